@@ -1,1 +1,10 @@
-"""Prooftrail."""
+"""Prooftrail: an audit trail you can prove.
+
+The map, from what a producer sends to where it rests; imports point downwards only:
+
+- ``api_keys``, ``search``, ``store``, ``segments``, ``migrations``: each speaks SQL about one thing
+- ``database``: how a function reaches PostgreSQL
+- ``formats``: raw records become events, or are rejected with a reason
+- ``event``: what a producer sent; ``strict_json`` and ``canonical``: its bytes
+- ``settings``, ``telemetry``, ``errors``: at the bottom
+"""

@@ -1,0 +1,43 @@
+"""What `GET /events` may be asked, checked before anything touches the database."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+Text = Annotated[str, Field(min_length=1, max_length=512, pattern="^[^\\x00]*$")]
+
+
+class ReaderParameters(BaseModel):
+    """Who reads: an operator may choose the tenant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tenant: Text | None = None
+
+
+class EventParameters(ReaderParameters):
+    """For one event: its source, where several use the id."""
+
+    source: Text | None = None
+
+
+class EventsParameters(EventParameters):
+    """For a page of events: `from` <= time < `to`, equal columns, newest first."""
+
+    since: AwareDatetime | None = Field(default=None, alias="from")
+    until: AwareDatetime | None = Field(default=None, alias="to")
+    actor: Text | None = None
+    action: Text | None = None
+    target_type: Text | None = None
+    target_id: Text | None = None
+    outcome: Literal["success", "failure", "unknown"] | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: Annotated[str, Field(max_length=200)] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> EventsParameters:
+        if self.since and self.until and self.since >= self.until:
+            raise ValueError("`from` must be earlier than `to`")
+        return self

@@ -1,0 +1,40 @@
+"""Everything that can go wrong, in two families: what a retry may mend and what it never will."""
+
+from __future__ import annotations
+
+
+class ProoftrailError(Exception):
+    """The root of all errors that Prooftrail raises on purpose."""
+
+
+class RetryableError(ProoftrailError):
+    """The same call may succeed later: the broker should redeliver, the caller should come again."""
+
+
+class PermanentError(ProoftrailError):
+    """The same call will never succeed: somebody must change something first."""
+
+
+class DatabaseUnavailable(RetryableError):
+    """PostgreSQL could not be reached or went away, and the time to wait for it ran out."""
+
+
+class ConfigurationError(PermanentError):
+    """A setting is missing or of the wrong form; the message names it."""
+
+
+class UnknownEnvelope(PermanentError):
+    """A function was invoked with an event of a source that it does not know."""
+
+
+class ArchiveMismatch(PermanentError):
+    """An archived object does not hold what PostgreSQL holds; nothing was dropped."""
+
+
+class InvalidRecord(PermanentError):
+    """A record can never become an event: ``reason`` is a fixed word for machines, the message is for people."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail

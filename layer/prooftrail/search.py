@@ -1,0 +1,162 @@
+"""Find events: filters, newest first, page by page without counting or skipping.
+
+The order is (time, batch_id, position), which is total and never changes, so a cursor is a place in it and a page costs
+the same wherever it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from psycopg import sql
+
+from prooftrail.api_keys import ALL_TENANTS
+from prooftrail.database import Connection
+from prooftrail.errors import PermanentError
+from prooftrail.event import Event
+from prooftrail.store import COLUMNS, from_row
+
+# What a filter is called outside and which column it compares.
+FILTERS = {
+    "actor": "actor_id",
+    "action": "action",
+    "target_type": "target_type",
+    "target_id": "target_id",
+    "outcome": "outcome",
+    "source": "source",
+}
+_JSON_COLUMNS = {"before", "after", "metadata"}  # read as text: they are passed on, not looked into
+_FETCH = 100  # rows asked of the server at a time
+
+
+class InvalidCursor(PermanentError):
+    """The cursor is not one that this search gave out."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What to find: a tenant (`ALL_TENANTS` for every one), `since` <= time < `until`, and columns that must equal."""
+
+    tenant: str
+    since: datetime | None = None
+    until: datetime | None = None
+    equal: Mapping[str, str] = {}
+
+    def fingerprint(self) -> bytes:
+        """Eight bytes that tell this question from others, so that a cursor is not used for another question."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).digest()[:8]
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where an event stands in the order of all."""
+
+    time: datetime
+    batch_id: int
+    position: int
+
+
+class Found(msgspec.Struct, frozen=True):
+    """An event and its place."""
+
+    event: Event
+    place: Place
+
+
+@contextmanager
+def reading_as(connection: Connection, tenant: str) -> Iterator[None]:
+    """Open a read-only transaction that sees one tenant (or `ALL_TENANTS`) and, by row-level security, nothing else."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION READ ONLY")
+        connection.execute("SELECT set_config('prooftrail.tenant', %s, true)", [tenant])
+        yield
+
+
+def events(connection: Connection, question: Question, after: Place | None, limit: int) -> Iterator[Found]:
+    """Yield up to `limit` events, newest first, from just after the place `after`; inside `reading_as`."""
+    conditions, values = _conditions(question, after)
+    one_tenant = sql.SQL(
+        "SELECT {columns} FROM prooftrail.event WHERE {conditions} "
+        "ORDER BY time DESC, batch_id DESC, position DESC LIMIT {limit}"
+    ).format(columns=_select_list(), conditions=sql.SQL(" AND ").join(conditions), limit=limit)
+    query: sql.Composed = one_tenant
+    if question.tenant == ALL_TENANTS:
+        # Each tenant's newest by its own index, then the newest of those: no month is ever sorted as a whole.
+        query = sql.SQL(
+            "SELECT newest.* FROM prooftrail.tenant CROSS JOIN LATERAL ({one_tenant}) AS newest "
+            "ORDER BY time DESC, batch_id DESC, position DESC LIMIT {limit}"
+        ).format(one_tenant=one_tenant, limit=limit)
+    with connection.cursor() as cursor:
+        for row in cursor.stream(query, values, size=_FETCH):
+            yield Found(from_row(row), Place(row[1], row[2], row[3]))
+
+
+def by_id(connection: Connection, tenant: str, id: str, source: str | None) -> tuple[list[tuple[str, str]], Event | None]:
+    """Look an event up by its id; inside `reading_as`.
+
+    Returns the (tenant, source) pairs that use the id, and the event where it is exactly one and is in PostgreSQL.
+    """
+    owners = connection.execute(
+        """
+        SELECT event_key.tenant, event_key.source, event_key.time
+        FROM prooftrail.tenant JOIN prooftrail.event_key ON event_key.tenant = tenant.name AND event_key.id = %(id)s
+        WHERE %(tenant)s IN (tenant.name, '*') AND coalesce(event_key.source = %(source)s, true)
+        """,
+        {"id": id, "tenant": tenant, "source": source},
+    ).fetchall()
+    if len(owners) != 1:
+        return [(owner[0], owner[1]) for owner in owners], None
+    query = sql.SQL("SELECT {} FROM prooftrail.event WHERE tenant = %s AND source = %s AND time = %s AND id = %s").format(
+        _select_list()
+    )
+    row = connection.execute(query, [*owners[0], id]).fetchone()
+    return [(owners[0][0], owners[0][1])], None if row is None else from_row(row)
+
+
+def _conditions(question: Question, after: Place | None) -> tuple[list[sql.Composable], dict[str, Any]]:
+    values: dict[str, Any] = {"tenant": question.tenant}
+    named = question.tenant != ALL_TENANTS
+    conditions: list[sql.Composable] = [sql.SQL("tenant = %(tenant)s" if named else "tenant = tenant.name")]
+    for name, value in question.equal.items():
+        conditions.append(sql.SQL("{} = {}").format(sql.Identifier(FILTERS[name]), sql.Placeholder(name)))
+        values[name] = value
+    if question.since is not None:
+        conditions.append(sql.SQL("time >= %(since)s"))
+        values["since"] = question.since
+    if question.until is not None:
+        conditions.append(sql.SQL("time < %(until)s"))
+        values["until"] = question.until
+    if after is not None:
+        # The first comparison is implied by the second; it is what lets the planner leave newer months out.
+        conditions.append(sql.SQL("time <= %(at)s AND (time, batch_id, position) < (%(at)s, %(batch)s, %(position)s)"))
+        values |= {"at": after.time, "batch": after.batch_id, "position": after.position}
+    return conditions, values
+
+
+def _select_list() -> sql.Composable:
+    return sql.SQL(", ").join(
+        sql.SQL("{0}::text AS {0}" if name in _JSON_COLUMNS else "{}").format(sql.Identifier(name)) for name in COLUMNS
+    )
+
+
+def encode_cursor(question: Question, place: Place) -> str:
+    """Write a place as an opaque word that goes in a URL."""
+    packed = question.fingerprint() + msgspec.msgpack.encode(place)
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def decode_cursor(question: Question, cursor: str) -> Place:
+    """Read a cursor that `encode_cursor` wrote for the same question. Raises `InvalidCursor` for anything else."""
+    try:
+        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        place = msgspec.msgpack.decode(packed[8:], type=Place)
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        raise InvalidCursor("expected a cursor from a previous answer's `next`, got something else") from None
+    if packed[:8] != question.fingerprint():
+        raise InvalidCursor("the cursor belongs to another question: repeat all filters unchanged, or leave it out")
+    return place

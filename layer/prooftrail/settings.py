@@ -1,0 +1,59 @@
+"""What each function is told by its environment, read once, on first use.
+
+A missing or malformed variable raises `ConfigurationError` that names it. Units stand beside the numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, TypeVar
+
+import msgspec
+
+from prooftrail.errors import ConfigurationError
+
+
+class DatabaseSettings(msgspec.Struct, frozen=True, rename="upper", kw_only=True):
+    """Where PostgreSQL is and how the function proves who it is.
+
+    ``database_auth``: ``url`` (the URL is complete), ``secret`` (password from Secrets Manager), ``iam`` (RDS token).
+    """
+
+    database_url: str
+    database_auth: Literal["url", "secret", "iam"] = "url"
+    database_secret_arn: str = ""
+
+
+class IngestSettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True):
+    """For the ingest function."""
+
+    max_future_hours: int = 24  # an event further ahead than this is quarantined
+
+
+class QuerySettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True):
+    """For the query function; the queues are for its health check."""
+
+    prooftrail_queue_url: str = ""
+    prooftrail_dlq_url: str = ""
+
+
+class ArchiveSettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True):
+    """For the archive function."""
+
+    prooftrail_archive_bucket: str
+    retention_months: int = 12  # whole months that stay in PostgreSQL before the running one
+    segment_rows: int = 500_000  # the most events of one Parquet object
+
+
+SettingsType = TypeVar("SettingsType", bound=DatabaseSettings)
+
+
+def read(kind: type[SettingsType]) -> SettingsType:
+    """Read settings of one kind from the environment.
+
+    Raises `ConfigurationError` where a variable is missing or cannot be what its type asks for.
+    """
+    try:
+        return msgspec.convert(dict(os.environ), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"environment: {error}; see the function's Environment in template.yaml") from error
