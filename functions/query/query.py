@@ -23,7 +23,7 @@ from problems import Problem
 from prooftrail import api_keys, search, settings
 from prooftrail.database import Connection, Database
 from prooftrail.errors import DatabaseUnavailable
-from prooftrail.telemetry import logger, metrics
+from prooftrail.telemetry import logger
 
 PATIENCE = 5.0  # seconds to wait for the database: a person is waiting too
 PAGE_BYTES = 2_000_000  # of events in one answer; escaped once more it must stay below Lambda's 6 MB
@@ -32,7 +32,6 @@ app = APIGatewayRestResolver()
 
 
 @logger.inject_lambda_context
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one API Gateway request."""
     return app.resolve(event, context)

@@ -87,7 +87,7 @@ def _elements(body: bytes) -> list[msgspec.Raw]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return []
     elements = shape.Records if isinstance(shape, _LogFile) else shape
-    plausible = len(elements) <= MOST_ELEMENTS and all(bytes(element[:1]) == b"{" for element in elements)
+    plausible = len(elements) <= MOST_ELEMENTS and all(bytes(element).startswith(b"{") for element in elements)
     return elements if plausible else []
 
 

@@ -1,0 +1,275 @@
+"""API requests in; the right events out, page by page, and nobody else's."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import moto
+import psycopg
+import pytest
+
+from prooftrail import api_keys
+from tests.conftest import LogDatabase
+from tests.factories import native, sqs
+
+Ingesting = Callable[..., list[str]]
+Asking = Callable[..., tuple[int, Any]]
+
+MIDNIGHT = datetime(2026, 10, 31, 23, 59, tzinfo=UTC)
+
+
+def at(minutes: int) -> str:
+    return (MIDNIGHT + timedelta(minutes=minutes)).isoformat().replace("+00:00", "Z")
+
+
+def all_pages(asking: Asking, **parameters: Any) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        status, page = asking("/events", **parameters, **cursor)
+        assert status == 200, page
+        events += page["events"]
+        if page["next"] is None:
+            return events
+        assert page["events"]
+        cursor = {"cursor": page["next"]}
+
+
+def test_answers_newest_first_as_native_json(ingesting: Ingesting, asking: Asking) -> None:
+    sent = [native(time=at(minute), metadata={"n": minute}) | {"level": "info"} for minute in range(5)]
+    ingesting(sqs(*sent))
+    assert asking("/events", tenant="acme") == (200, {"events": sent[::-1], "next": None})
+
+
+@pytest.mark.parametrize("operator_sees_all", [True, False])
+def test_pages_join_up_without_gap_or_overlap_across_months_and_equal_times(
+    ingesting: Ingesting, asking: Asking, *, operator_sees_all: bool
+) -> None:
+    sent = [native(time=at(number // 10), tenant=f"t{number % 3}") for number in range(100)]
+    for start in range(0, 100, 30):
+        ingesting(sqs(*sent[start : start + 30]))
+    chosen = [event for event in sent if operator_sees_all or event["tenant"] == "t1"]
+    for limit in (1, 7, 100):
+        events = all_pages(asking, limit=limit, **({} if operator_sees_all else {"tenant": "t1"}))
+        assert sorted(event["id"] for event in events) == sorted(event["id"] for event in chosen)
+        assert [event["time"] for event in events] == sorted((event["time"] for event in chosen), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"actor": "dr-who"}, {1}),
+        ({"action": "patient.update"}, {2}),
+        ({"target_type": "Device"}, {3}),
+        ({"target_id": "p-9"}, {4}),
+        ({"target_type": "Device", "target_id": "p-9"}, set()),
+        ({"outcome": "failure"}, {5}),
+        ({"source": "kiosk"}, {6}),
+        ({"from_": at(5)}, {5, 6}),
+        ({"to": at(2)}, {0, 1}),
+        ({"from_": at(2), "to": at(4)}, {2, 3}),
+        ({"from_": "2026-11-01T02:00:00+02:00"}, {1, 2, 3, 4, 5, 6}),
+        ({"actor": "dr-lee", "action": "patient.read", "outcome": "success", "source": "clinic/records"}, {0, 3, 4}),
+    ],
+)
+def test_each_filter_finds_its_events_and_no_others(
+    ingesting: Ingesting, asking: Asking, asked: dict[str, str], expected: set[int]
+) -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"actor": {"id": "dr-who"}},
+        {"action": "patient.update"},
+        {"target": {"type": "Device", "id": "d-1"}},
+        {"target": {"type": "Patient", "id": "p-9"}},
+        {"outcome": "failure"},
+        {"source": "kiosk"},
+    ]
+    ingesting(sqs(*(native(id=str(number), time=at(number)) | change for number, change in enumerate(changes))))
+    for reader in ({"tenant": "acme"}, {}):
+        assert {int(event["id"]) for event in all_pages(asking, **asked, **reader)} == expected
+
+
+def test_a_page_is_cut_before_it_outgrows_what_lambda_may_answer(ingesting: Ingesting, asking: Asking) -> None:
+    ingesting(sqs(*(native(message='"' * 400_000) for _ in range(9))))
+    status, page = asking("/events", tenant="acme", limit=9)
+    assert (status, len(page["events"])) == (200, 2)
+    assert len(all_pages(asking, tenant="acme", limit=9)) == 9
+
+
+def test_one_event_by_its_id(ingesting: Ingesting, asking: Asking) -> None:
+    event = native(id="odd id/with:all?sorts%20of&things") | {"level": "info"}
+    ingesting(sqs(event))
+    assert asking("/events/odd%20id%2Fwith:all%3Fsorts%2520of&things", tenant="acme") == (200, event)
+    assert asking("/events/odd%20id%2Fwith:all%3Fsorts%2520of&things") == (200, event)
+    assert asking("/events/other", tenant="acme")[0] == 404
+
+
+def test_an_id_that_several_sources_use_asks_which_one(ingesting: Ingesting, asking: Asking) -> None:
+    ingesting(sqs(native(id="1", source="a"), native(id="1", source="b")))
+    status, problem = asking("/events/1")
+    assert (status, {choice["source"] for choice in problem["choices"]}) == (409, {"a", "b"})
+    assert asking("/events/1", source="b")[1]["source"] == "b"
+
+
+def test_a_tenant_s_key_sees_that_tenant_and_cannot_name_another(
+    database: LogDatabase, ingesting: Ingesting, asking: Asking
+) -> None:
+    ingesting(sqs(native(tenant="acme", id="a"), native(tenant="globex", id="g"), native(tenant="globex", id="a")))
+    key = api_keys.create(database.admin, "acme")
+    assert [event["tenant"] for event in all_pages(asking, key=key)] == ["acme"]
+    assert asking("/events", key=key, tenant="globex")[0] == 403
+    assert asking("/events/g", key=key)[0] == 404
+    assert asking("/events/a", key=key)[1]["tenant"] == "acme"
+
+
+def test_a_key_is_taken_from_x_api_key_where_there_is_no_bearer_token(database: LogDatabase, asking: Asking) -> None:
+    key = api_keys.create(database.admin, "acme")
+    assert asking("/events", key=None, headers={"x-api-key": key})[0] == 200
+    assert asking("/events", key="wrong", headers={"x-api-key": key})[0] == 401
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong", "pt_" + "x" * 43, "\ud800", "'; DROP TABLE event --"])
+def test_without_a_good_key_nothing_is_told(asking: Asking, key: str | None) -> None:
+    status, problem = asking("/events", key=key)
+    assert (status, problem["status"], problem["title"]) == (401, 401, "Unauthorized")
+
+
+def test_a_revoked_key_is_refused(database: LogDatabase, asking: Asking) -> None:
+    key = api_keys.create(database.admin, "acme", "for a test")
+    (listed,) = [item for item in api_keys.listing(database.admin) if item.label == "for a test"]
+    api_keys.revoke(database.admin, listed.id)
+    assert asking("/events", key=key)[0] == 401
+    with pytest.raises(api_keys.UnknownKey):
+        api_keys.revoke(database.admin, listed.id)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"limit": "x"}, "limit"),
+        ({"from_": "yesterday"}, "from"),
+        ({"to": "2026-01-01T00:00:00"}, "to"),
+        ({"outcome": "maybe"}, "outcome"),
+        ({"actor": ""}, "actor"),
+        ({"action": "a\0b"}, "action"),
+        ({"unknown": "1"}, "unknown"),
+        ({"actor": ["a", "b"]}, "actor"),
+        ({"cursor": "nonsense"}, "cursor"),
+        ({"cursor": "====="}, "cursor"),
+        ({"cursor": "AAAAAAAAAAAAAAAAAAAAAAAA"}, "cursor"),
+        ({"from_": at(1), "to": at(0)}, "from"),
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_named(asking: Asking, asked: dict[str, Any], field: str) -> None:
+    status, problem = asking("/events", **asked)
+    assert (status, [error["field"] for error in problem["errors"]]) == (400, [field])
+
+
+def test_a_cursor_of_another_question_is_refused(ingesting: Ingesting, asking: Asking) -> None:
+    ingesting(sqs(native(), native()))
+    cursor = asking("/events", limit=1)[1]["next"]
+    assert asking("/events", limit=1, cursor=cursor)[0] == 200
+    status, problem = asking("/events", limit=1, cursor=cursor, actor="dr-lee")
+    assert (status, problem["errors"][0]["field"]) == (400, "cursor")
+
+
+def test_an_unknown_route_is_a_problem_too(asking: Asking) -> None:
+    assert asking("/nothing")[0] == 404
+
+
+def test_errors_tell_nothing_of_the_inside(asking: Asking, database: LogDatabase) -> None:
+    database.admin.execute("ALTER TABLE prooftrail.event RENAME COLUMN action TO hidden")
+    status, problem = asking("/events")
+    database.admin.execute("ALTER TABLE prooftrail.event RENAME COLUMN hidden TO action")
+    assert status == 500
+    assert "action" not in str(problem)
+
+
+def test_while_the_database_is_away_the_answer_is_503(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("query.PATIENCE", 0)
+    assert asking("/events", url="postgresql://nobody@127.0.0.1:1/none")[0] == 503
+
+
+def test_health_tells_of_the_database_and_the_queues_without_a_key(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    with moto.mock_aws():
+        sqs_client = boto3.client("sqs")
+        for variable, name in (("PROOFTRAIL_QUEUE_URL", "events"), ("PROOFTRAIL_DLQ_URL", "dead")):
+            url = sqs_client.create_queue(QueueName=name)["QueueUrl"]
+            monkeypatch.setenv(variable, url)
+            sqs_client.send_message(QueueUrl=url, MessageBody="{}")
+        status, health = asking("/health", key=None)
+    assert (status, health["status"], health["database"]["status"]) == (200, "ok", "ok")
+    assert health["queue"] == {"status": "ok", "waiting": 1, "in_flight": 0, "dead_letters": 1}
+
+
+def test_health_says_which_part_fails(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("query.PATIENCE", 0)
+    with moto.mock_aws():
+        status, health = asking("/health", key=None, url="postgresql://nobody@127.0.0.1:1/none")
+    assert (status, health["status"], health["database"]) == (503, "failing", {"status": "failing"})
+
+
+@pytest.mark.parametrize("table", ["event", "event_key", "tenant", "archive_segment"])
+def test_without_a_tenant_the_query_role_sees_no_row(database: LogDatabase, ingesting: Ingesting, table: str) -> None:
+    ingesting(sqs(native()))
+    database.admin.execute(
+        "INSERT INTO prooftrail.archive_segment (tenant, month, batches, event_count) VALUES ('acme', '2020-01-01', '{[9,10)}', 1)"
+    )
+    with database.connect("query") as connection:
+        assert connection.execute(f"SELECT count(*) FROM prooftrail.{table}".encode()).fetchone() == (0,)
+        with connection.transaction():
+            connection.execute("SELECT set_config('prooftrail.tenant', 'acme', true)")
+            assert connection.execute(f"SELECT count(*) FROM prooftrail.{table}".encode()).fetchone() == (1,)
+
+
+def test_the_indexes_serve_the_questions(database: LogDatabase, ingesting: Ingesting) -> None:
+    ingesting(sqs(*(native(time=at(-number), actor={"id": f"a{number % 50}"}) for number in range(2000))))
+    database.admin.execute("ANALYZE prooftrail.event")
+    questions = {
+        "event_2026_10_tenant_time": "true",
+        "event_2026_10_tenant_actor_id": "actor_id = 'a1'",
+        "event_2026_10_tenant_target_id": "target_id = 'none'",
+        "event_2026_10_tenant_action": "action = 'none'",
+    }
+    with database.connect("query") as connection, connection.transaction():
+        connection.execute("SELECT set_config('prooftrail.tenant', 'acme', true)")
+        connection.execute("SET LOCAL enable_seqscan = off")  # the table is small
+        for index, condition in questions.items():
+            plan = connection.execute(
+                f"EXPLAIN SELECT * FROM prooftrail.event WHERE tenant = 'acme' AND time < '2026-10-31' AND {condition} "
+                "ORDER BY time DESC, batch_id DESC, position DESC LIMIT 10".encode()
+            ).fetchall()
+            assert any(index in line for (line,) in plan), plan
+
+
+@pytest.mark.parametrize("role", ["ingest", "query", "archive"])
+def test_no_function_can_change_or_remove_what_was_stored(database: LogDatabase, ingesting: Ingesting, role: str) -> None:
+    ingesting(sqs(native()))
+    statements = [
+        f"{verb} prooftrail.{table} {rest}"
+        for table in ("event", "event_2026_10", "event_key", "batch")
+        for verb, rest in (("UPDATE", "SET tenant = 'x'"), ("DELETE FROM", ""), ("TRUNCATE", ""), ("DROP TABLE", ""))
+    ]
+    for statement in statements:
+        with database.connect(role) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement.encode())
+    owned = "SELECT count(*) FROM pg_class WHERE relowner = %s::regrole"
+    assert database.admin.execute(owned, [f"prooftrail_{role}"]).fetchone() == (0,)
+
+
+def test_even_the_owner_s_slip_is_refused(database: LogDatabase, ingesting: Ingesting) -> None:
+    ingesting(sqs(native(id=str(uuid.uuid4()))))
+    for table in ("event", "event_2026_10", "event_key", "batch"):
+        for statement in (
+            f"UPDATE prooftrail.{table} SET tenant = 'x'",
+            f"DELETE FROM prooftrail.{table}",
+            f"TRUNCATE prooftrail.{table}",
+        ):
+            with pytest.raises(psycopg.Error, match="append-only"):
+                database.admin.execute(statement.encode())
