@@ -155,7 +155,12 @@ CREATE POLICY writer ON prooftrail.event_key TO prooftrail_ingest USING (true) W
 CREATE POLICY writer ON prooftrail.tenant TO prooftrail_ingest USING (true) WITH CHECK (true);
 GRANT SELECT ON prooftrail.event, prooftrail.event_key, prooftrail.tenant TO prooftrail_query;
 
--- A transaction that hangs must not hold locks for ever, whatever froze its function.
-ALTER ROLE prooftrail_ingest SET idle_in_transaction_session_timeout = '60s';
-ALTER ROLE prooftrail_query SET statement_timeout = '20s';
-ALTER ROLE prooftrail_query SET idle_in_transaction_session_timeout = '30s';
+-- A transaction that hangs must not hold locks for ever, whatever froze its function. Set for this database alone: a role
+-- is the whole server's, and another database of it may be migrating right now.
+DO $$
+BEGIN
+    EXECUTE format('ALTER ROLE prooftrail_ingest IN DATABASE %I SET idle_in_transaction_session_timeout = %L', current_database(), '60s');
+    EXECUTE format('ALTER ROLE prooftrail_query IN DATABASE %I SET idle_in_transaction_session_timeout = %L', current_database(), '30s');
+    EXECUTE format('ALTER ROLE prooftrail_query IN DATABASE %I SET statement_timeout = %L', current_database(), '20s');
+END
+$$;

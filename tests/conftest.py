@@ -16,12 +16,16 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from local import ports, postgres
 from prooftrail import invocation, migrations
 from prooftrail.database import Connection
 from tests.oracle import check_log
 
 PROJECT = Path(__file__).parents[1]
-SERVER_URL = os.environ.get("DATABASE_URL")
+# Kept under a name of its own, because it is scrubbed below and parallel workers inherit what is left.
+SERVER_VARIABLE = "TEST_SERVER_URL"
+if "DATABASE_URL" in os.environ:
+    os.environ[SERVER_VARIABLE] = os.environ["DATABASE_URL"]
 
 # Tests must not depend on what the developer's shell has set; functions read all of these.
 for name in list(os.environ):
@@ -61,13 +65,13 @@ class LogDatabase:
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The admin's URL of a running server."""
-    if SERVER_URL:
-        yield SERVER_URL
+    if SERVER_VARIABLE in os.environ:
+        yield os.environ[SERVER_VARIABLE]
         return
-    from local import postgres
-
-    with postgres.temporary(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
+    directory = tmp_path_factory.mktemp("postgres")
+    server = postgres.Server(directory / "data", directory / "log")
+    yield server.start(ports.choose("postgres", directory, None), postgres.new_password()).url
+    server.stop()
 
 
 @pytest.fixture(scope="session")
