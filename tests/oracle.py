@@ -46,7 +46,8 @@ def _check_batches(admin: Connection) -> None:
         """
         SELECT batch.id FROM prooftrail.batch JOIN prooftrail.event ON batch_id = batch.id
         GROUP BY batch.id
-        HAVING count(*) <> count(DISTINCT position) OR max(position) >= event_count OR min(event.tenant) <> batch.tenant OR max(event.tenant) <> batch.tenant
+        HAVING count(*) <> count(DISTINCT position) OR max(position) >= event_count
+            OR bool_or(event.tenant <> batch.tenant)
             OR (count(*) <> event_count AND NOT EXISTS (
                 SELECT FROM prooftrail.archive_segment WHERE state = 'archived' AND batches @> batch.id))
         """,

@@ -35,7 +35,7 @@ DROP_TRIES = 20  # at a partition that others are using, half a second each
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(_event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Run once; says which months left PostgreSQL and which still wait, with the events archived."""
     connection = _database().connection(PATIENCE)
     today = datetime.now(UTC).date()
@@ -90,7 +90,7 @@ def archive_month(connection: Connection, month: date, context: LambdaContext) -
 
 
 def archive_segment(connection: Connection, segment: Segment) -> None:
-    """Write the segment's object unless it is there, read it back from S3, compare it with PostgreSQL, and say so."""
+    """Write the segment's object unless it is there, read it back from S3, compare it with PostgreSQL, say so."""
     query = segments.rows_query(segment)
     with tempfile.TemporaryDirectory() as scratch:
         written, fetched = Path(scratch, "written.parquet"), Path(scratch, "fetched.parquet")

@@ -1,7 +1,7 @@
 """The ingest function: an SQS batch in, the messages to redeliver out.
 
-Every record ends as stored, duplicate or quarantined, in one transaction; only a database that stays away makes it fail, and
-then the whole batch comes again. Nothing is acknowledged before the commit.
+Every record ends as stored, duplicate or quarantined, in one transaction; only a database that stays away makes it fail,
+and then the whole batch comes again. Nothing is acknowledged before the commit.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -94,7 +94,7 @@ def health() -> Response[str]:
 def _checked(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return {"status": "ok", **check()}
-    except Exception as error:  # whatever is wrong, a health check says so rather than fail
+    except Exception as error:  # noqa: BLE001  # whatever is wrong, a health check says so rather than fail
         logger.error("health check failed", extra={"check": check.__name__, "cause": str(error)})
         return {"status": "failing"}
 
@@ -114,16 +114,13 @@ def _queue_health() -> dict[str, Any]:
 
     sqs = boto3.client("sqs")
 
-    def depth(url: str) -> dict[str, str]:
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        answer: dict[str, str] = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        return answer
+    def depth(url: str, name: Literal["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]) -> int:
+        return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
 
-    queue, dead = depth(_settings().prooftrail_queue_url), depth(_settings().prooftrail_dlq_url)
     return {
-        "waiting": int(queue["ApproximateNumberOfMessages"]),
-        "in_flight": int(queue["ApproximateNumberOfMessagesNotVisible"]),
-        "dead_letters": int(dead["ApproximateNumberOfMessages"]),
+        "waiting": depth(_settings().prooftrail_queue_url, "ApproximateNumberOfMessages"),
+        "in_flight": depth(_settings().prooftrail_queue_url, "ApproximateNumberOfMessagesNotVisible"),
+        "dead_letters": depth(_settings().prooftrail_dlq_url, "ApproximateNumberOfMessages"),
     }
 
 
@@ -189,7 +186,7 @@ def _invalid_cursor(error: search.InvalidCursor) -> Response[str]:
 
 
 @app.exception_handler(psycopg.errors.QueryCanceled)
-def _too_slow(error: psycopg.errors.QueryCanceled) -> Response[str]:
+def _too_slow(_error: psycopg.errors.QueryCanceled) -> Response[str]:
     logger.warning("query took too long", extra={"path": app.current_event.path})
     return Problem(
         HTTPStatus.GATEWAY_TIMEOUT, "the search took too long: narrow `from` and `to`, or add a filter"
@@ -206,12 +203,12 @@ def _unavailable(error: Exception) -> Response[str]:
 
 
 @app.not_found
-def _no_route(error: NotFoundError) -> Response[str]:
+def _no_route(_error: NotFoundError) -> Response[str]:
     return Problem(HTTPStatus.NOT_FOUND, "there is no such route: try /events, /events/{id} or /health").response()
 
 
 @app.exception_handler(Exception)
-def _unexpected(error: Exception) -> Response[str]:
+def _unexpected(_error: Exception) -> Response[str]:
     logger.exception("unexpected error")  # the log has the trace, the caller must not
     _database().discard()
     return Problem(

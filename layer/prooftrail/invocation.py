@@ -10,25 +10,26 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from aws_lambda_powertools.utilities.typing import LambdaContext
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from prooftrail.errors import ConfigurationError
 
 
-class Context:
+class Context(LambdaContext):
     """What a handler may ask of Lambda's context object, with `seconds` to run."""
 
     def __init__(self, name: str, seconds: float = 300.0) -> None:
-        self.function_name = name
-        self.function_version = "$LATEST"
-        self.invoked_function_arn = f"arn:aws:lambda:us-east-1:000000000000:function:{name}"
-        self.memory_limit_in_mb = 512
-        self.aws_request_id = str(uuid.uuid4())
-        self.log_group_name = f"/aws/lambda/{name}"
-        self.log_stream_name = "local"
+        self._function_name = name
+        self._function_version = "$LATEST"
+        self._invoked_function_arn = f"arn:aws:lambda:us-east-1:000000000000:function:{name}"
+        self._memory_limit_in_mb = 512
+        self._aws_request_id = str(uuid.uuid4())
+        self._log_group_name = f"/aws/lambda/{name}"
+        self._log_stream_name = "local"
         self._deadline = time.monotonic() + seconds
 
-    def get_remaining_time_in_millis(self) -> int:
+    def get_remaining_time_in_millis(self) -> int:  # type: ignore[override]  # theirs is static, which Lambda's is not
         """Milliseconds until Lambda would kill the function."""
         return max(0, int((self._deadline - time.monotonic()) * 1000))
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-import archive
 import boto3
-import ingest
 import moto
 import pytest
-import query
 
+import archive
+import ingest
+import query
 from prooftrail import api_keys
 from prooftrail.invocation import Context
 from tests.conftest import LogDatabase

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import archive
 import boto3
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
+from arro3.core import RecordBatchReader
 from psycopg.conninfo import conninfo_to_dict
 
+import archive
+import parquet
 from prooftrail import segments
 from prooftrail.errors import ArchiveMismatch
 from tests.conftest import LogDatabase
@@ -82,6 +84,7 @@ def test_an_old_month_becomes_parquet_and_leaves_postgresql(
     assert row["time"].isoformat() == "2020-01-31T23:59:59.999999+00:00"
 
     relation = duckdb.sql(f"SELECT * FROM read_parquet('{tmp_path}/*/*/*/*.parquet', hive_partitioning = true)")
+    assert relation is not None
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     assert (types["time"], types["before"], types["tenant"]) == ("TIMESTAMP WITH TIME ZONE", "VARCHAR", "VARCHAR")
     assert relation.count("*").fetchall() == [(11,)]
@@ -133,11 +136,11 @@ def test_an_object_that_differs_from_postgresql_stops_everything(
     """Somebody wrote a forged object first: it is not overwritten, not believed, and nothing is dropped."""
     ingesting(sqs(native(time="2020-01-01T00:00:00Z", message="true")))
     (segment,) = segments.plan(database.admin, date(2020, 1, 1), 100)
-    with archive.parquet.rows_of(conninfo_to_dict(database.url), segments.rows_query(segment)) as rows:
+    with parquet.rows_of(conninfo_to_dict(database.url), segments.rows_query(segment)) as rows:
         table = rows.read_all()
     forged = pa.table(table).set_column(18, "message", pa.array(["false"]))
     file = tmp_path / "forged.parquet"
-    archive.parquet.write(archive.parquet.RecordBatchReader.from_arrow(forged), file, {})
+    parquet.write(RecordBatchReader.from_arrow(forged), file, {})
     boto3.client("s3").put_object(Bucket=bucket, Key=segment.object_key, Body=file.read_bytes())
     with pytest.raises(ArchiveMismatch, match="other content"):
         archiving()
@@ -155,7 +158,7 @@ def test_a_young_month_cannot_be_dropped_whatever_the_function_believes(database
     with database.connect("archive") as connection:
         database.admin.execute("SELECT prooftrail.create_partition(current_date)")
         with pytest.raises(Exception, match="too young"):
-            segments.drop_archived(connection, date.today().replace(day=1))
+            segments.drop_archived(connection, datetime.now(UTC).date().replace(day=1))
 
 
 def test_two_runs_that_plan_at_once_make_the_segments_once(database: LogDatabase, ingesting: Ingesting) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import ingest
 import msgspec
 import psycopg
 import pytest
 
+import ingest
+import sources
 from prooftrail import store
 from tests.conftest import LogDatabase
 from tests.factories import native, sqs, sqs_record
@@ -170,7 +171,7 @@ def test_many_handlers_at_once_store_each_event_once_and_never_deadlock(
 
     def append(events: list[dict[str, Any]]) -> None:
         with database.connect("ingest") as connection:
-            accepted, rejected = ingest._read(ingest.sources.from_sqs(sqs(*events)))
+            accepted, rejected = ingest._read(sources.from_sqs(sqs(*events)))
             store.Store(connection).append(accepted, rejected)
 
     with ThreadPoolExecutor(8) as pool:

@@ -219,7 +219,8 @@ def test_health_says_which_part_fails(asking: Asking, monkeypatch: pytest.Monkey
 def test_without_a_tenant_the_query_role_sees_no_row(database: LogDatabase, ingesting: Ingesting, table: str) -> None:
     ingesting(sqs(native()))
     database.admin.execute(
-        "INSERT INTO prooftrail.archive_segment (tenant, month, batches, event_count) VALUES ('acme', '2020-01-01', '{[9,10)}', 1)"
+        "INSERT INTO prooftrail.archive_segment (tenant, month, batches, event_count) "
+        "VALUES ('acme', '2020-01-01', '{[9,10)}', 1)"
     )
     with database.connect("query") as connection:
         assert connection.execute(f"SELECT count(*) FROM prooftrail.{table}".encode()).fetchone() == (0,)
@@ -272,4 +273,4 @@ def test_even_the_owner_s_slip_is_refused(database: LogDatabase, ingesting: Inge
             f"TRUNCATE prooftrail.{table}",
         ):
             with pytest.raises(psycopg.Error, match="append-only"):
-                database.admin.execute(statement.encode())
+                database.admin.execute(statement.format(f"prooftrail.{table}").encode())

@@ -1,7 +1,7 @@
 """AWS CloudTrail records, as a log file's ``Records`` or EventBridge's ``detail`` carry them.
 
-Source: AWS CloudTrail User Guide, "CloudTrail record contents". What the table does not move stays in ``metadata`` under its
-own name, so the whole record can be had back.
+Source: AWS CloudTrail User Guide, "CloudTrail record contents". What the table does not move stays in ``metadata`` under
+its own name, so the whole record can be had back.
 """
 
 from __future__ import annotations
