@@ -149,7 +149,8 @@ def _s3() -> Any:
         region_name="us-east-1",
         endpoint_url=_endpoint(),
         aws_access_key_id=config.INTERNAL_RESOURCE_ACCOUNT,
-        aws_secret_access_key="local",
+        # The secret with which LocalStack checks presigned URLs.
+        aws_secret_access_key="test",
         config=Config(s3={"addressing_style": "path"}),
     )
 

@@ -92,6 +92,9 @@ class ProcessRuntimeExecutor(RuntimeExecutor):
         with self._lock:
             if self._stopped:
                 raise LambdaRuntimeException(f"execution environment {self.id} is stopped")
+            if self._sandbox and self._sandbox.died_idle:
+                self._sandbox.close()
+                self._sandbox = None
             if self._sandbox is None:
                 self._sandbox = Sandbox(self._program())
             return self._sandbox

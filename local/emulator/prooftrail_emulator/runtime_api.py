@@ -103,13 +103,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _response(self, body: bytes) -> None:
         if len(body) <= MAXIMUM_RESPONSE_BYTES:
             return self._report("response", body)
+        # AWS refuses with 413, upon which its client ends; accepting keeps the process for the next event.
         message = f"Response payload size exceeded maximum allowed payload size ({MAXIMUM_RESPONSE_BYTES} bytes)."
         error = {"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"}
-        self.runtime.outcomes.put(Outcome("error", json.dumps(error).encode()))
-        self._answer(413)
+        self._report("error", json.dumps(error).encode())
 
     def _report(self, kind: Literal["response", "error", "init_error"], body: bytes) -> None:
-        # Answer first: the process must hold its answer before anything that reacts to the outcome stops it.
         self._answer(202, b'{"status":"OK"}')
         self.runtime.outcomes.put(Outcome(kind, body))
 

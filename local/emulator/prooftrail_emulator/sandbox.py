@@ -84,6 +84,11 @@ class Sandbox:
         """Process id."""
         return self._process.pid
 
+    @property
+    def died_idle(self) -> bool:
+        """Whether the process ended after its initialisation, while nobody waited for an answer."""
+        return self.init_seconds is not None and self._process.poll() is not None
+
     def initialise(self) -> Result | None:
         """Wait until the function is loaded; return the error if it cannot be."""
         try:

@@ -1,0 +1,98 @@
+"""LocalStack as a process of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+import psutil
+
+from local import processes, tools
+from local.errors import StackError
+from local.layout import Layout, runtime_name
+
+REGION = "us-east-1"
+MODULE = "prooftrail_emulator"
+READY_SECONDS = 90
+STOP_SECONDS = 40
+
+
+class LocalStack:
+    """Starts, watches and stops one LocalStack; its state lives below the state directory."""
+
+    def __init__(self, layout: Layout, port: int) -> None:
+        self._layout = layout
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = layout.logs / "localstack.log"
+
+    def is_running(self) -> bool:
+        """Say whether our LocalStack answers on its port."""
+        return bool(processes.marked(self._layout.state, MODULE)) and self._answers()
+
+    def start(self) -> None:
+        """Start without waiting."""
+        home = self._layout.state / "localstack"
+        (home / "tmp").mkdir(parents=True, exist_ok=True)
+        command = [str(tools.emulator(self._layout)), *processes.mark(self._layout.state), "-m", MODULE]
+        processes.spawn(command, self._environment(home), self.log, home)
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers, or say why it does not."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._answers():
+            if not processes.marked(self._layout.state, MODULE):
+                raise StackError(f"LocalStack ended while it started; the end of {self.log} says why.")
+            if time.monotonic() > deadline:
+                raise StackError(f"LocalStack did not answer within {READY_SECONDS} s; see {self.log}.")
+            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        try:
+            # Never through a proxy: the address is our own.
+            with build_opener(ProxyHandler({})).open(f"{self.url}/_localstack/health", timeout=5) as response:
+                return bool(response.status == 200)
+        except (OSError, HTTPException):
+            return False
+
+    def _environment(self, home: Path) -> dict[str, str]:
+        python = {"python": str(tools.interpreter()), "runtime": str(tools.runtime(self._layout))}
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(home / "tmp"),
+            # plux remembers entry points here; in the user's own cache a new plugin would go unseen.
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "GATEWAY_LISTEN": f"127.0.0.1:{self.port}",
+            # Answers name this address instead of a DNS name that only the internet resolves.
+            "LOCALSTACK_HOST": f"127.0.0.1:{self.port}",
+            "SQS_ENDPOINT_STRATEGY": "path",
+            "LOCALSTACK_VOLUME_DIR": str(home / "volume"),
+            "DNS_ADDRESS": "0",
+            "SKIP_SSL_CERT_DOWNLOAD": "1",
+            "DISABLE_EVENTS": "1",
+            "LAMBDA_RUNTIME_EXECUTOR": "process",
+            "LAMBDA_RUNTIME_ENVIRONMENT_TIMEOUT": "90",
+            "LAMBDA_IGNORE_ARCHITECTURE": "1",
+            # Look at quiet queues every second, and at failing ones soon again.
+            "LAMBDA_EVENT_SOURCE_MAPPING_MAX_BACKOFF_ON_EMPTY_POLL_SEC": "1",
+            "LAMBDA_EVENT_SOURCE_MAPPING_MAX_BACKOFF_ON_ERROR_SEC": "5",
+            # A type that LocalStack lacks must fail the deployment, not pretend to be there.
+            "CFN_IGNORE_UNSUPPORTED_RESOURCE_TYPES": "0",
+            "PROOFTRAIL_STATE_DIR": str(self._layout.state),
+            "PROOFTRAIL_INTERPRETERS": json.dumps({runtime_name(): python}),
+        }
+
+
+def stop(layout: Layout) -> bool:
+    """Stop LocalStack, then every function that outlived it; say whether anything ran."""
+    servers = processes.marked(layout.state, MODULE)
+    processes.stop(servers, STOP_SECONDS)
+    functions: list[psutil.Process] = processes.marked(layout.state)
+    processes.stop(functions, 0)
+    return bool(servers or functions)

@@ -1,0 +1,90 @@
+"""Programs that the stack needs but this environment must not contain: LocalStack, SAM, the Lambda runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from local.errors import StackError
+from local.layout import Layout, runtime_name
+
+
+def emulator(layout: Layout) -> Path:
+    """Install LocalStack with our plugins, if it is not; return its Python."""
+    project, home = layout.checkout / "local" / "emulator", layout.tools / "emulator"
+
+    def install() -> None:
+        _uv("sync", "--frozen", "--no-dev", "--python", sys.executable, project=project, environment={"UV_PROJECT_ENVIRONMENT": str(home)})
+
+    _once(home, [project / "uv.lock", project / "pyproject.toml"], install)
+    return home / "bin" / "python"
+
+
+def sam(layout: Layout) -> Path:
+    """Install the SAM CLI, if it is not; return the command."""
+    return _group(layout, "sam") / "bin" / "sam"
+
+
+def runtime(layout: Layout) -> Path:
+    """Install what Lambda's own image brings (AWS's runtime client and boto3), if it is not; return the directory."""
+    home = _group(layout, "runtime")
+    return home / "lib" / runtime_name() / "site-packages"
+
+
+def interpreter() -> Path:
+    """Return the machine's own Python, whose virtual environment's packages functions must not see."""
+    base = Path(sys._base_executable)  # type: ignore[attr-defined]
+    if not base.exists():
+        raise StackError(f"The interpreter {base} is gone; make the environment again with `uv sync`.")
+    return base
+
+
+def path_with_interpreter(layout: Layout) -> str:
+    """Return a PATH on which `sam build` finds the Runtime's interpreter under its versioned name."""
+    shims = layout.tools / "bin"
+    shims.mkdir(parents=True, exist_ok=True)
+    shim = shims / runtime_name()
+    if not shim.is_symlink() or shim.resolve() != interpreter().resolve():
+        shim.unlink(missing_ok=True)
+        shim.symlink_to(interpreter())
+    return os.pathsep.join([str(shims), os.environ.get("PATH", os.defpath)])
+
+
+def _group(layout: Layout, group: str) -> Path:
+    home = layout.tools / group
+
+    def install() -> None:
+        options = ["--frozen", "--no-default-groups", "--only-group", group, "--python", sys.executable]
+        _uv("sync", *options, project=layout.checkout, environment={"UV_PROJECT_ENVIRONMENT": str(home)})
+
+    _once(home, [layout.checkout / "uv.lock"], install)
+    return home
+
+
+def _once(home: Path, inputs: list[Path], install: Callable[[], None]) -> None:
+    stamp = home / ".installed"
+    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in inputs)).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    install()
+    stamp.write_text(wanted)
+
+
+def _uv(*arguments: str, project: Path, environment: Mapping[str, str]) -> None:
+    command = [_find_uv(), *arguments, "--project", str(project)]
+    inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    result = subprocess.run(command, env={**inherited, **environment}, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise StackError(f"`{' '.join(command)}` failed: {result.stderr.strip()[-800:]}")
+
+
+def _find_uv() -> str:
+    found = os.environ.get("UV") or shutil.which("uv")
+    if not found:
+        raise StackError("`uv` is not on the PATH; run `make up`, which brings its own, or install it from https://docs.astral.sh/uv/.")
+    return found
