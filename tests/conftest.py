@@ -61,6 +61,11 @@ class LogDatabase:
         assert row is not None
         return int(row[0])
 
+    def segments(self, state: str) -> list[str]:
+        """The object keys of the segments in a state."""
+        query = "SELECT object_key FROM prooftrail.archive_segment WHERE state = %s ORDER BY id"
+        return [key for (key,) in self.admin.execute(query, [state])]
+
 
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

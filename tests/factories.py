@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import UTC, datetime
 from typing import Any
+
+from prooftrail import formats
+from prooftrail.formats import Accepted, RawRecord
 
 
 def native(**fields: Any) -> dict[str, Any]:
@@ -39,3 +43,11 @@ def sqs_record(body: Any, queue: str = "events") -> dict[str, Any]:
         "eventSourceARN": f"arn:aws:sqs:us-east-1:000000000000:{queue}",
         "awsRegion": "us-east-1",
     }
+
+
+def accepted(event: dict[str, Any]) -> Accepted:
+    """A native event as ingest hands it to the store."""
+    raw = json.dumps(event).encode()
+    (outcome,) = formats.read(RawRecord(f"sqs:events:{uuid.uuid4()}", raw), datetime.now(UTC))
+    assert isinstance(outcome, Accepted), outcome
+    return outcome

@@ -1,0 +1,55 @@
+# A few verbs. Needs Python 3 and nothing else: what is missing is fetched into .venv and .local.
+#
+#   make demo     events through queue, functions, database, API and archive, on this machine, in one go (KEEP=1: leave it running)
+#   make test     every test that this machine can run
+#   make up       leave the local stack running; `source .local/stack.env` to use it
+#   make down     stop it; its data stays for the next `make up`
+#   make lint     style, types, imports, templates, policies
+#   make deploy   build and deploy to AWS (samconfig.toml, ENV=prod)
+#   make lock     renew uv.lock's exports after a change of dependencies
+#
+# PYTHON=3.12 (or a path) chooses the interpreter, T=tests/unit narrows `make test`.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test up down lint deploy lock environment
+
+UV := $(or $(shell command -v uv),.local/uv/bin/uv)
+PYTHON ?= $(shell python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ENV ?= prod
+RUN := .venv/bin
+export UV_PYTHON := $(PYTHON)
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+.local/uv/bin/uv:
+	@python3 local/get_uv.py .local/uv
+
+environment: | $(filter .local/%,$(UV))
+	@$(UV) sync --quiet --locked
+
+demo: environment
+	@$(RUN)/python -m local demo $(if $(KEEP),--keep)
+
+up: environment
+	@$(RUN)/python -m local up
+
+down: environment
+	@$(RUN)/python -m local down
+
+test: environment
+	@$(RUN)/python -m pytest $(T)
+
+lint: environment
+	$(RUN)/ruff format --check
+	$(RUN)/ruff check
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+	$(UV) run --quiet --isolated --only-group sam sam validate --lint
+	$(UV) run --quiet --isolated --only-group sam sam validate --lint --template infrastructure/database.yaml
+	$(UV) run --quiet --isolated --only-group checkov checkov --config-file .checkov.yaml
+
+deploy: | $(filter .local/%,$(UV))
+	$(UV) run --quiet --isolated --only-group sam sam build --config-env $(ENV)
+	$(UV) run --quiet --isolated --only-group sam sam deploy --config-env $(ENV)

@@ -1,0 +1,229 @@
+"""The demo: real events through the real queue, functions, database, API and archive, and an account that must add up."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import duckdb
+import httpx
+import psycopg
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from local import producers
+from local.errors import StackError
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+EVENTS = 10_000
+DRAIN_SECONDS = 240  # the queue is empty long before, or something is wrong
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where events are: counted in the database, and, for duplicates, in what the ingest function reported."""
+
+    hot: int = 0
+    archived: int = 0
+    quarantined: int = 0
+    duplicate: int = 0
+
+    def __sub__(self, earlier: Account) -> Account:
+        return Account(
+            self.hot - earlier.hot,
+            self.archived - earlier.archived,
+            self.quarantined - earlier.quarantined,
+            self.duplicate - earlier.duplicate,
+        )
+
+
+def run(environment: dict[str, str]) -> None:
+    """Show everything once on a running stack; raises `StackError` where the account does not add up."""
+    before = _account(environment)
+    mail = producers.messages(EVENTS, datetime.now(UTC))
+    _send(environment, mail.bodies)
+    _wait_until_drained(environment, len(mail.bodies))
+    _ask(environment, mail)
+    stored = _account(environment) - before
+    summary = _archive(environment)
+    account = _account(environment) - before
+    in_parquet = _read_parquet(environment)
+    _settle(mail, stored, account, summary, in_parquet, _account(environment).archived)
+
+
+def _client(environment: dict[str, str], service: Any) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+def _send(environment: dict[str, str], bodies: list[str]) -> None:
+    console.print(f"\n[bold]Sending {len(bodies):,} messages to SQS[/bold]")
+    sqs = _client(environment, "sqs")
+    batches = [bodies[start : start + 10] for start in range(0, len(bodies), 10)]
+    with _progress() as progress, ThreadPoolExecutor(4) as pool:
+        task = progress.add_task("sent", total=len(bodies))
+        for sent in pool.map(lambda batch: _send_batch(sqs, environment["PROOFTRAIL_QUEUE_URL"], batch), batches):
+            progress.advance(task, sent)
+
+
+def _send_batch(sqs: SQSClient, queue: str, bodies: list[str]) -> int:
+    """Send up to ten messages; SQS answers 200 even where it refused some, so its list is read."""
+    answer = sqs.send_message_batch(
+        QueueUrl=queue, Entries=[{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)]
+    )
+    if answer.get("Failed"):
+        raise StackError(f"SQS refused {len(answer['Failed'])} messages: {answer['Failed'][0]['Message']}")
+    return len(bodies)
+
+
+def _wait_until_drained(environment: dict[str, str], total: int) -> None:
+    console.print("\n[bold]Ingest drains the queue[/bold]")
+    deadline = time.monotonic() + DRAIN_SECONDS
+    with _progress() as progress:
+        task = progress.add_task("drained", total=total)
+        while True:
+            queue = httpx.get(f"{environment['PROOFTRAIL_API_URL']}/health", timeout=30).json()["queue"]
+            left = queue["waiting"] + queue["in_flight"]
+            progress.update(task, completed=max(0, total - left))
+            if left == 0:
+                break
+            if time.monotonic() > deadline:
+                raise StackError(f"The queue still holds {left} messages after {DRAIN_SECONDS} s; see .local/logs.")
+            time.sleep(1)
+    if queue["dead_letters"]:
+        raise StackError(f"{queue['dead_letters']} messages went to the dead-letter queue; see .local/logs.")
+
+
+def _ask(environment: dict[str, str], mail: producers.Mail) -> None:
+    console.print("\n[bold]The API answers[/bold]")
+    key = {"Authorization": f"Bearer {environment['PROOFTRAIL_API_KEY']}"}
+    with httpx.Client(base_url=environment["PROOFTRAIL_API_URL"], timeout=30) as api:
+        for path in (
+            f"/events?tenant={mail.tenant}&limit=2",
+            f"/events?tenant={mail.tenant}&actor={mail.actor}&outcome=failure&limit=1",
+            f"/events?target_type=Patient&target_id={mail.target}&limit=1",
+            f"/events/{mail.id}",
+        ):
+            _show(path, api.get(path, headers=key))
+        _show("/events (without a key)", api.get("/events"), expected=401)
+
+
+def _show(path: str, answer: httpx.Response, expected: int = 200) -> None:
+    console.print(f"[cyan]GET {path}[/cyan] → {answer.status_code}")
+    if answer.status_code != expected:
+        raise StackError(f"GET {path}: expected {expected}, got {answer.status_code}: {answer.text[:300]}")
+    document = answer.json()
+    for event in document.get("events", [document]):
+        shown = {name: event[name] for name in ("time", "action", "outcome", "actor", "target", "detail") if name in event}
+        console.print(f"    {json.dumps(shown)[:160]}", markup=False)
+
+
+def _archive(environment: dict[str, str]) -> dict[str, Any]:
+    console.print("\n[bold]The archive runs[/bold]")
+    name = _output(environment, "ArchiveFunctionName")
+    answer = _client(environment, "lambda").invoke(FunctionName=name, Payload=b'{"source": "aws.events"}')
+    summary: dict[str, Any] = json.loads(answer["Payload"].read())
+    if "FunctionError" in answer:
+        raise StackError(f"The archive function failed: {summary.get('errorMessage')}")
+    console.print(f"    {json.dumps(summary)}", markup=False)
+    return summary
+
+
+def _read_parquet(environment: dict[str, str]) -> int:
+    """Read all archived objects as one Hive-partitioned table and return how many events they hold."""
+    console.print("\n[bold]DuckDB reads the Parquet[/bold]")
+    s3, bucket = _client(environment, "s3"), environment["PROOFTRAIL_ARCHIVE_BUCKET"]
+    with tempfile.TemporaryDirectory() as folder:
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        for item in (item for page in pages for item in page.get("Contents", [])):
+            file = Path(folder, item["Key"])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(bucket, item["Key"], str(file))
+        source = f"read_parquet('{folder}/*/*/*/*.parquet', hive_partitioning = true)"
+        query = f"SELECT tenant, year, month, count(*), min(time)::VARCHAR, max(time)::VARCHAR FROM {source} GROUP BY ALL ORDER BY ALL"
+        rows = duckdb.sql(query).fetchall()  # type: ignore[union-attr]
+    table = Table("tenant", "year", "month", "events", "first", "last")
+    for row in rows:
+        table.add_row(*map(str, row))
+    console.print(table)
+    return sum(row[3] for row in rows)
+
+
+def _account(environment: dict[str, str]) -> Account:
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        row = connection.execute(
+            """
+            SELECT (SELECT count(*) FROM prooftrail.event),
+                   (SELECT coalesce(sum(event_count), 0)::int FROM prooftrail.archive_segment WHERE state = 'archived'),
+                   (SELECT count(*) FROM prooftrail.quarantine)
+            """
+        ).fetchone()
+    assert row is not None
+    return Account(*row, duplicate=sum(_reported_duplicates(environment)))
+
+
+def _output(environment: dict[str, str], name: str) -> str:
+    """An output of the one stack that has it."""
+    stacks = _client(environment, "cloudformation").describe_stacks()["Stacks"]
+    outputs = [output for stack in stacks for output in stack.get("Outputs", []) if output["OutputKey"] == name]
+    return str(outputs[0]["OutputValue"])
+
+
+def _reported_duplicates(environment: dict[str, str]) -> Iterator[int]:
+    """What each ingest batch wrote in its log."""
+    logs = _client(environment, "logs")
+    group = f"/aws/lambda/{_output(environment, 'IngestFunctionName')}"
+    pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group)
+    for line in (line for page in pages for line in page["events"]):
+        if '"batch committed"' in line["message"]:
+            yield json.loads(line["message"])["duplicate"]
+
+
+def _settle(
+    mail: producers.Mail, stored: Account, account: Account, summary: dict[str, Any], in_parquet: int, all_archived: int
+) -> None:
+    table = Table("", "events", title="\nThe account", title_justify="left")
+    for name, number in (
+        ("sent", mail.sent),
+        ("stored", stored.hot),
+        ("duplicate", stored.duplicate),
+        ("quarantined", stored.quarantined),
+        ("hot (PostgreSQL)", account.hot),
+        ("archived (Parquet)", account.archived),
+    ):
+        table.add_row(name, f"{number:,}")
+    console.print(table)
+    claims = {
+        "sent = stored + duplicate + quarantined": mail.sent == stored.hot + stored.duplicate + stored.quarantined,
+        "stored = what the producers sent once": stored.hot == mail.distinct,
+        "quarantined = what the producers spoiled": stored.quarantined == mail.spoiled,
+        "stored = hot + archived": stored.hot == account.hot + account.archived,
+        "archived = what the archive reported": account.archived == summary["events"] > 0,
+        "archived = what DuckDB counts in the bucket": all_archived == in_parquet,
+    }
+    for claim, true in claims.items():
+        console.print(f"  {'[green]✓[/green]' if true else '[red]✗[/red]'} {claim}")
+    if not all(claims.values()):
+        raise StackError("The account does not add up.")
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("    {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
