@@ -15,7 +15,6 @@ from local import processes, tools
 from local.errors import StackError
 from local.layout import Layout, runtime_name
 
-REGION = "us-east-1"
 MODULE = "prooftrail_emulator"
 READY_SECONDS = 90
 STOP_SECONDS = 40
@@ -32,7 +31,7 @@ class LocalStack:
 
     def is_running(self) -> bool:
         """Say whether our LocalStack answers on its port."""
-        return bool(processes.marked(self._layout.state, MODULE)) and self._answers()
+        return is_alive(self._layout) and self._answers()
 
     def start(self) -> None:
         """Start without waiting."""
@@ -45,7 +44,7 @@ class LocalStack:
         """Wait until it answers, or say why it does not."""
         deadline = time.monotonic() + READY_SECONDS
         while not self._answers():
-            if not processes.marked(self._layout.state, MODULE):
+            if not is_alive(self._layout):
                 raise StackError(f"LocalStack ended while it started; the end of {self.log} says why.")
             if time.monotonic() > deadline:
                 raise StackError(f"LocalStack did not answer within {READY_SECONDS} s; see {self.log}.")
@@ -87,6 +86,11 @@ class LocalStack:
             "PROOFTRAIL_STATE_DIR": str(self._layout.state),
             "PROOFTRAIL_INTERPRETERS": json.dumps({runtime_name(): python}),
         }
+
+
+def is_alive(layout: Layout) -> bool:
+    """Say whether the process is there, whether or not it answers."""
+    return bool(processes.marked(layout.state, MODULE))
 
 
 def stop(layout: Layout) -> bool:

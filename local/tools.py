@@ -19,7 +19,8 @@ def emulator(layout: Layout) -> Path:
     project, home = layout.checkout / "local" / "emulator", layout.tools / "emulator"
 
     def install() -> None:
-        _uv("sync", "--frozen", "--no-dev", "--python", sys.executable, project=project, environment={"UV_PROJECT_ENVIRONMENT": str(home)})
+        options = ["--frozen", "--no-dev", "--python", str(interpreter())]
+        _uv("sync", *options, project=project, environment={"UV_PROJECT_ENVIRONMENT": str(home)})
 
     _once(home, [project / "uv.lock", project / "pyproject.toml"], install)
     return home / "bin" / "python"
@@ -45,21 +46,24 @@ def interpreter() -> Path:
 
 
 def path_with_interpreter(layout: Layout) -> str:
-    """Return a PATH on which `sam build` finds the Runtime's interpreter under its versioned name."""
-    shims = layout.tools / "bin"
-    shims.mkdir(parents=True, exist_ok=True)
-    shim = shims / runtime_name()
-    if not shim.is_symlink() or shim.resolve() != interpreter().resolve():
-        shim.unlink(missing_ok=True)
-        shim.symlink_to(interpreter())
-    return os.pathsep.join([str(shims), os.environ.get("PATH", os.defpath)])
+    """Return a PATH on which `sam build` finds the Runtime's interpreter by its versioned name, and with pip.
+
+    Neither is certain on a fresh machine: Debian's Python comes without pip.
+    """
+    home = layout.tools / "builder"
+
+    def install() -> None:
+        _uv("venv", "--seed", "--clear", "--python", str(interpreter()), str(home), project=layout.checkout)
+
+    _once(home, [], install)
+    return os.pathsep.join([str(home / "bin"), os.environ.get("PATH", os.defpath)])
 
 
 def _group(layout: Layout, group: str) -> Path:
     home = layout.tools / group
 
     def install() -> None:
-        options = ["--frozen", "--no-default-groups", "--only-group", group, "--python", sys.executable]
+        options = ["--frozen", "--no-default-groups", "--only-group", group, "--python", str(interpreter())]
         _uv("sync", *options, project=layout.checkout, environment={"UV_PROJECT_ENVIRONMENT": str(home)})
 
     _once(home, [layout.checkout / "uv.lock"], install)
@@ -75,10 +79,10 @@ def _once(home: Path, inputs: list[Path], install: Callable[[], None]) -> None:
     stamp.write_text(wanted)
 
 
-def _uv(*arguments: str, project: Path, environment: Mapping[str, str]) -> None:
+def _uv(*arguments: str, project: Path, environment: Mapping[str, str] | None = None) -> None:
     command = [_find_uv(), *arguments, "--project", str(project)]
     inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    result = subprocess.run(command, env={**inherited, **environment}, capture_output=True, text=True)
+    result = subprocess.run(command, env={**inherited, **(environment or {})}, capture_output=True, text=True)
     if result.returncode != 0:
         raise StackError(f"`{' '.join(command)}` failed: {result.stderr.strip()[-800:]}")
 

@@ -1,0 +1,63 @@
+"""`python -m local up|down|status`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from local.errors import StackError
+from local.stack import Stack
+
+SHOWN = {
+    "API": "PROOFTRAIL_API_URL",
+    "Queue": "PROOFTRAIL_QUEUE_URL",
+    "Dead letters": "PROOFTRAIL_DLQ_URL",
+    "Archive bucket": "PROOFTRAIL_ARCHIVE_BUCKET",
+    "AWS endpoint": "AWS_ENDPOINT_URL",
+    "PostgreSQL": "DATABASE_URL",
+}
+
+
+def main() -> int:
+    """Run one command; faults that can be expected end it with one sentence."""
+    parser = argparse.ArgumentParser(prog="python -m local", description="The whole system on this machine.")
+    parser.add_argument("command", choices=["up", "down", "status"])
+    command = parser.parse_args().command
+    try:
+        {"up": up, "down": down, "status": status}[command]()
+    except (StackError, OSError) as error:
+        print(f"prooftrail: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("prooftrail: interrupted; `make up` goes on from here, `make down` stops what runs.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def up() -> None:
+    """Start, and show where everything is."""
+    started = time.monotonic()
+    stack = Stack(say=lambda text: print(f"  {time.monotonic() - started:5.1f} s  {text}", flush=True))
+    values = stack.up()
+    _table({name: values[variable] for name, variable in SHOWN.items()})
+    print(f"\nFor your shell:  source {stack.layout.environment_file}")
+
+
+def down() -> None:
+    """Stop."""
+    print("stopped; `make up` finds the data again" if Stack().down() else "nothing was running")
+
+
+def status() -> None:
+    """Say what runs."""
+    _table(Stack().status())
+
+
+def _table(rows: dict[str, str]) -> None:
+    width = max(map(len, rows))
+    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Clients of LocalStack, whatever the shell's AWS variables and profiles say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+REGION = "us-east-1"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+def environment(url: str) -> dict[str, str]:
+    """Return the variables with which any AWS program talks to LocalStack."""
+    return {"AWS_ENDPOINT_URL": url, **CREDENTIALS, "AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION}
+
+
+class Clients:
+    """The clients that the stack itself needs."""
+
+    def __init__(self, url: str) -> None:
+        self._session = boto3.Session("test", "test", region_name=REGION)
+        self._options: dict[str, Any] = {"endpoint_url": url, "config": Config(retries={"total_max_attempts": 3}, proxies={})}
+
+    def cloudformation(self) -> CloudFormationClient:
+        """CloudFormation."""
+        return self._session.client("cloudformation", **self._options)
+
+    def s3(self) -> S3Client:
+        """S3."""
+        return self._session.client("s3", **self._options)
+
+    def secrets(self) -> SecretsManagerClient:
+        """Secrets Manager."""
+        return self._session.client("secretsmanager", **self._options)

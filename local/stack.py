@@ -1,0 +1,171 @@
+"""One local stack, from nothing to running and back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
+
+from local import aws, environment_file, localstack, ports, roles
+from local.aws import Clients
+from local.deploy import Build, Deployment
+from local.errors import StackError
+from local.layout import Layout
+from local.localstack import LocalStack
+from local.postgres import Database, Server, new_password
+from local.store import Store
+
+
+class Stack:
+    """PostgreSQL, LocalStack and the deployed template, with all their state in one directory.
+
+    `state_dir` defaults to PROOFTRAIL_STATE_DIR, then to `.local` of the checkout. `say` hears each step.
+    """
+
+    def __init__(self, state_dir: Path | str | None = None, say: Callable[[str], None] = lambda text: None) -> None:
+        self.layout = Layout.of(state_dir)
+        self._say = say
+        self._server = Server(self.layout.state / "postgres", self.layout.logs / "postgres.log")
+
+    def up(self) -> dict[str, str]:
+        """Start what does not run, deploy what changed, and return the values of stack.env."""
+        self.layout.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._lock():
+            store, build = Store(self.layout.state / "store.json"), Build(self.layout)
+            local_stack = LocalStack(self.layout, self._localstack_port(store))
+            if self._is_up(local_stack, build):
+                self._say("already up")
+                return self.values()
+            self._start(store, build, local_stack)
+            return self.values()
+
+    def down(self) -> bool:
+        """Stop everything; what was stored stays. Say whether anything ran."""
+        if not self.layout.state.exists():
+            return False
+        with self._lock():
+            stopped = localstack.stop(self.layout)
+            return self._server.stop() or stopped
+
+    def values(self) -> dict[str, str]:
+        """Return the values of stack.env, without looking whether anything runs."""
+        return environment_file.read(self.layout.environment_file)
+
+    def status(self) -> dict[str, str]:
+        """Return what runs, by name."""
+        port = Store(self.layout.state / "store.json").get("localstack_port")
+        local_stack = LocalStack(self.layout, port) if port else None
+        postgres = self._server.running_port()
+        return {
+            "LocalStack": f"running at {local_stack.url}" if local_stack and local_stack.is_running() else "stopped",
+            "PostgreSQL": f"running on port {postgres}" if postgres else "elsewhere" if _external() else "stopped",
+        }
+
+    def _start(self, store: Store, build: Build, local_stack: LocalStack) -> None:
+        postgres_port = self._postgres_port(store)  # may refuse, and should before anything runs
+        build.start()
+        if not local_stack.is_running():
+            self._say("starting LocalStack")
+            localstack.stop(self.layout)
+            local_stack.start()
+        database = self._database(store, postgres_port)
+        role_passwords = roles.passwords(database, store, own_server=not _external())
+        self._say(f"PostgreSQL: {roles.migrate(self.layout, database, role_passwords)}")
+        local_stack.wait_until_ready()
+        parameters = roles.publish(Clients(local_stack.url), database, role_passwords)
+        self._say("building")
+        build.finish()
+        self._say("deploying")
+        deployment = Deployment(self.layout, local_stack.url)
+        deployment.deploy(build, parameters)
+        self._write_environment(store, local_stack, database, deployment.outputs())
+
+    def _is_up(self, local_stack: LocalStack, build: Build) -> bool:
+        values = self.values()
+        if not values or not local_stack.is_running() or not (_external() or self._server.running_port()):
+            return False
+        same_database = not _external() or values["DATABASE_URL"] == _external()
+        return same_database and Deployment(self.layout, local_stack.url).is_current(build.fingerprint)
+
+    def _database(self, store: Store, port: int) -> Database:
+        if url := _external():
+            database = Database(url)
+            database.check()
+            return database
+        self._say("starting PostgreSQL")
+        if not store.get("admin_password"):
+            store.set("admin_password", new_password())
+        return self._server.start(port, store.get("admin_password"))
+
+    def _localstack_port(self, store: Store) -> int:
+        running = localstack.is_alive(self.layout)
+        return self._port("localstack", store, store.get("localstack_port") if running else None)
+
+    def _postgres_port(self, store: Store) -> int:
+        return 0 if _external() else self._port("postgres", store, self._server.running_port())
+
+    def _port(self, service: str, store: Store, running: int | None) -> int:
+        asked = os.environ.get(f"PROOFTRAIL_{service.upper()}_PORT")
+        if running and asked in (None, "", str(running)):
+            return running
+        if running:
+            raise StackError(f"{service} runs on port {running} already; run `make down` before moving it to {asked}.")
+        port = ports.choose(service, self.layout.state, store.get(f"{service}_port"))
+        store.set(f"{service}_port", port)
+        return port
+
+    def _write_environment(
+        self, store: Store, local_stack: LocalStack, database: Database, outputs: dict[str, str]
+    ) -> None:
+        api = _local_api_url(local_stack.url, outputs["ApiUrl"])
+        values = {
+            **aws.environment(local_stack.url),
+            "DATABASE_URL": database.url,
+            "PROOFTRAIL_API_URL": api,
+            "PROOFTRAIL_API_KEY": self._operator_key(store, database, api),
+            "PROOFTRAIL_QUEUE_URL": outputs["QueueUrl"],
+            "PROOFTRAIL_DLQ_URL": outputs["DeadLetterQueueUrl"],
+            "PROOFTRAIL_ARCHIVE_BUCKET": outputs["ArchiveBucketName"],
+        }
+        environment_file.write(self.layout.environment_file, values)
+
+    def _operator_key(self, store: Store, database: Database, api: str) -> str:
+        known: str | None = store.get("operator_key")
+        if known and _key_opens(api, known):
+            return known
+        made = roles.command(self.layout, database, "key", "create", "--operator", "--label", "local stack")
+        store.set("operator_key", made)
+        return made
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self.layout.state / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StackError(f"Another `up` or `down` of {self.layout.state} is running; wait for its end.") from None
+            yield
+
+
+def _external() -> str:
+    return os.environ.get("DATABASE_URL", "")
+
+
+def _local_api_url(localstack_url: str, aws_url: str) -> str:
+    """Return where LocalStack serves what AWS would serve under a host name of its own."""
+    address = urlsplit(aws_url)
+    return f"{localstack_url}/_aws/execute-api/{(address.hostname or '').partition('.')[0]}{address.path}"
+
+
+def _key_opens(api: str, key: str) -> bool:
+    request = Request(f"{api}/events?limit=1", headers={"Authorization": f"Bearer {key}"})
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=30):
+            return True
+    except HTTPError as error:
+        return error.code not in {401, 403}
