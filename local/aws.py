@@ -26,7 +26,10 @@ class Clients:
 
     def __init__(self, url: str) -> None:
         self._session = boto3.Session("test", "test", region_name=REGION)
-        self._options: dict[str, Any] = {"endpoint_url": url, "config": Config(retries={"total_max_attempts": 3}, proxies={})}
+        self._options: dict[str, Any] = {
+            "endpoint_url": url,
+            "config": Config(retries={"total_max_attempts": 3}, proxies={}),
+        }
 
     def cloudformation(self) -> CloudFormationClient:
         """CloudFormation."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import subprocess
 import time
 import tomllib
@@ -21,7 +20,7 @@ from local.errors import StackError
 from local.layout import Layout, architecture, runtime_name
 
 NAME = "prooftrail"
-ARTIFACTS = "prooftrail-deployment-artifacts"
+ARTIFACTS = "prooftrail-artifacts"
 SOURCES = ("template.yaml", "samconfig.toml", "layer", "functions", "migrations")
 DELETE_SECONDS = 60
 
@@ -42,7 +41,8 @@ class Build:
         if self._stamp.exists() and self._stamp.read_text() == self.fingerprint:
             return
         directories = ["--build-dir", str(self.directory), "--cache-dir", str(self._layout.tools / "build-cache")]
-        source = ["--template-file", str(self._layout.checkout / "template.yaml"), "--cached"]
+        source = ["--template-file", str(self._layout.checkout / "template.yaml")]
+        source += ["--config-file", str(self._layout.checkout / "samconfig.toml"), "--config-env", "local"]
         overrides = ["--parameter-overrides", *_assignments(_machine())]
         self._process = _sam(self._layout, self._log, ["build", *source, *directories, *overrides], {})
 
@@ -74,13 +74,12 @@ class Deployment:
         """Create or update the stack."""
         self._remove_failed()
         self._clients.s3().create_bucket(Bucket=ARTIFACTS)
-        arguments = ["deploy", "--config-file", str(self._layout.checkout / "samconfig.toml"), "--config-env", "local"]
-        arguments += ["--template-file", str(build.directory / "template.yaml"), "--stack-name", NAME, "--region", REGION]
-        arguments += ["--s3-bucket", ARTIFACTS, "--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
-        arguments += ["--no-confirm-changeset", "--no-fail-on-empty-changeset", "--no-progressbar"]
-        arguments += ["--tags", f"sources={build.fingerprint}"]
-        every = {**_configured(self._layout), **_machine(), **parameters}
-        process = _sam(self._layout, self._log, [*arguments, "--parameter-overrides", *_assignments(every)], environment(self._url))
+        configuration = self._layout.state / "samconfig.yaml"
+        settings = _settings(self._layout, {**_machine(), **parameters}, build)
+        configuration.write_text(json.dumps({"version": 0.1, "local": {"deploy": {"parameters": settings}}}))
+        arguments = ["--config-file", str(configuration), "--config-env", "local", "--no-progressbar"]
+        template = ["--template-file", str(build.directory / "template.yaml")]
+        process = _sam(self._layout, self._log, ["deploy", *arguments, *template], environment(self._url))
         if process.wait() != 0:
             raise StackError(f"`sam deploy` failed: {self._reason() or _complaint(self._log)}")
 
@@ -111,9 +110,13 @@ class Deployment:
             events = self._clients.cloudformation().describe_stack_events(StackName=NAME)["StackEvents"]
         except ClientError:
             return ""
-        failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED") and event.get("ResourceStatusReason")]
+        reasons = [
+            f"{event['LogicalResourceId']}: {event['ResourceStatusReason']} (log: {self._log})"
+            for event in events
+            if event["ResourceStatus"].endswith("_FAILED") and event.get("ResourceStatusReason")
+        ]
         # Newest first; the oldest failure is the cause, the rest its consequences.
-        return f"{failed[-1]['LogicalResourceId']}: {failed[-1]['ResourceStatusReason']} (log: {self._log})" if failed else ""
+        return reasons[-1] if reasons else ""
 
 
 def _is_complete(stack: Mapping[str, Any]) -> bool:
@@ -124,17 +127,23 @@ def _machine() -> dict[str, str]:
     return {"Runtime": runtime_name(), "Architecture": architecture()}
 
 
-def _configured(layout: Layout) -> dict[str, str]:
-    """Return the parameters that samconfig.toml sets for `local`: those of the command line would replace them all."""
-    configuration = tomllib.loads((layout.checkout / "samconfig.toml").read_text(encoding="utf-8"))
-    parameters = configuration.get("local", {}).get("deploy", {}).get("parameters", {}).get("parameter_overrides", [])
-    words = shlex.split(parameters) if isinstance(parameters, str) else parameters
-    return dict(word.split("=", 1) for word in words)
+def _settings(layout: Layout, parameters: Mapping[str, str], build: Build) -> dict[str, Any]:
+    """Return what samconfig.toml says for `local`, with what only this machine knows."""
+    configuration = tomllib.loads((layout.checkout / "samconfig.toml").read_text(encoding="utf-8"))["local"]
+    settings = {**configuration["global"]["parameters"], **configuration["deploy"]["parameters"]}
+    given = dict(assignment.split("=", 1) for assignment in settings["parameter_overrides"])
+    # A bucket of our own: for SAM's managed one, SAM waits 15 s.
+    del settings["resolve_s3"]
+    return {
+        **settings,
+        "s3_bucket": ARTIFACTS,
+        "parameter_overrides": _assignments({**given, **parameters}),
+        "tags": [f"sources={build.fingerprint}"],
+    }
 
 
 def _assignments(parameters: Mapping[str, str]) -> list[str]:
-    # SAM splits values at spaces unless they are quoted.
-    return [f"ParameterKey={name},ParameterValue={json.dumps(value)}" for name, value in parameters.items()]
+    return [f"{name}={value}" for name, value in parameters.items()]
 
 
 def _sam(layout: Layout, log: Path, arguments: list[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from http.client import HTTPException
 from pathlib import Path
@@ -36,7 +37,9 @@ class LocalStack:
     def start(self) -> None:
         """Start without waiting."""
         home = self._layout.state / "localstack"
-        (home / "tmp").mkdir(parents=True, exist_ok=True)
+        # Unpacked code of the last run; functions get theirs anew.
+        shutil.rmtree(home / "tmp", ignore_errors=True)
+        (home / "tmp").mkdir(parents=True)
         command = [str(tools.emulator(self._layout)), *processes.mark(self._layout.state), "-m", MODULE]
         processes.spawn(command, self._environment(home), self.log, home)
 
@@ -81,6 +84,8 @@ class LocalStack:
             # Look at quiet queues every second, and at failing ones soon again.
             "LAMBDA_EVENT_SOURCE_MAPPING_MAX_BACKOFF_ON_EMPTY_POLL_SEC": "1",
             "LAMBDA_EVENT_SOURCE_MAPPING_MAX_BACKOFF_ON_ERROR_SEC": "5",
+            # A function is ready when CloudFormation has made it, which otherwise looks only once a second.
+            "LAMBDA_SYNCHRONOUS_CREATE": "1",
             # A type that LocalStack lacks must fail the deployment, not pretend to be there.
             "CFN_IGNORE_UNSUPPORTED_RESOURCE_TYPES": "0",
             "PROOFTRAIL_STATE_DIR": str(self._layout.state),

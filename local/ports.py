@@ -52,13 +52,16 @@ def _asked(service: str, variable: str, asked: str) -> int:
     if not asked.isdecimal() or not 1 <= int(asked) <= 65_535:
         raise StackError(f"{variable} must be a port between 1 and 65535, not {asked!r}.")
     if not is_free(int(asked)):
-        raise StackError(f"Port {asked} for {service} ({variable}) is in use; free it, choose another, or unset {variable}.")
+        raise StackError(
+            f"Port {asked} for {service} ({variable}) is in use; free it, choose another, or unset {variable}."
+        )
     return int(asked)
 
 
 def _next_free(first: int) -> int:
     step = len(SERVICES)
-    for candidate in (*range(first, LAST + 1, step), *range(FIRST, first, step)):
+    candidates: list[int] = [*range(first, LAST + 1, step), *range(FIRST, first, step)]
+    for candidate in candidates:
         if is_free(candidate):
             return candidate
     raise StackError(f"No port between {FIRST} and {LAST} is free.")

@@ -43,7 +43,9 @@ class Database:
         try:
             return {name: str(value) for name, value in conninfo_to_dict(self.url).items() if value is not None}
         except psycopg.ProgrammingError:
-            raise StackError("DATABASE_URL is not a PostgreSQL URL; expected postgresql://user:password@host:port/name.") from None
+            raise StackError(
+                "DATABASE_URL is not a PostgreSQL URL; expected postgresql://user:password@host:port/name."
+            ) from None
 
     def check(self) -> None:
         """Connect once, so that a wrong URL is told now and not by a function."""
@@ -152,7 +154,9 @@ def _as_ordinary_user() -> list[str]:
     if os.geteuid() != 0:
         return []
     if not shutil.which("setpriv"):
-        raise StackError("PostgreSQL does not run as root, and `setpriv` is missing: run as an ordinary user or set DATABASE_URL.")
+        raise StackError(
+            "PostgreSQL does not run as root, and `setpriv` is missing: run as an ordinary user or set DATABASE_URL."
+        )
     who = [f"--reuid={_nobody().pw_uid}", f"--regid={_nobody().pw_gid}", "--clear-groups"]
     return ["setpriv", *who, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 
@@ -164,7 +168,9 @@ def _nobody() -> pwd.struct_passwd:
 def _run_with_files(command: list[str], scratch: Path) -> subprocess.CompletedProcess[str]:
     output = scratch / "postgres-command.log"
     with output.open("w") as file:
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=scratch).returncode
+        code = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=scratch, check=False
+        ).returncode
     text = output.read_text()
     output.unlink()
     return subprocess.CompletedProcess(command, code, text, text)

@@ -58,6 +58,6 @@ def _each(processes: list[psutil.Process], action: Callable[[psutil.Process], No
 def _command(process: psutil.Process) -> list[str]:
     try:
         # A zombie has no command line any more, and nothing is left to stop.
-        return process.cmdline()
+        return list(process.cmdline())
     except psutil.Error:
         return []

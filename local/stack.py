@@ -27,7 +27,7 @@ class Stack:
     `state_dir` defaults to PROOFTRAIL_STATE_DIR, then to `.local` of the checkout. `say` hears each step.
     """
 
-    def __init__(self, state_dir: Path | str | None = None, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, state_dir: Path | str | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         self.layout = Layout.of(state_dir)
         self._say = say
         self._server = Server(self.layout.state / "postgres", self.layout.logs / "postgres.log")
@@ -163,7 +163,7 @@ def _local_api_url(localstack_url: str, aws_url: str) -> str:
 
 
 def _key_opens(api: str, key: str) -> bool:
-    request = Request(f"{api}/events?limit=1", headers={"Authorization": f"Bearer {key}"})
+    request = Request(f"{api}/events?limit=1", headers={"Authorization": f"Bearer {key}"})  # noqa: S310 - our own address
     try:
         with build_opener(ProxyHandler({})).open(request, timeout=30):
             return True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from local.errors import StackError
-from local.layout import Layout, runtime_name
+from local.layout import CHECKOUT, Layout, runtime_name
 
 
 def emulator(layout: Layout) -> Path:
@@ -39,16 +39,16 @@ def runtime(layout: Layout) -> Path:
 
 def interpreter() -> Path:
     """Return the machine's own Python, whose virtual environment's packages functions must not see."""
-    base = Path(sys._base_executable)  # type: ignore[attr-defined]
+    base = Path(sys._base_executable)  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other name for it
     if not base.exists():
         raise StackError(f"The interpreter {base} is gone; make the environment again with `uv sync`.")
     return base
 
 
 def path_with_interpreter(layout: Layout) -> str:
-    """Return a PATH on which `sam build` finds the Runtime's interpreter by its versioned name, and with pip.
+    """Return a PATH on which `sam build` finds uv and the Runtime's interpreter, by its versioned name and with pip.
 
-    Neither is certain on a fresh machine: Debian's Python comes without pip.
+    None of them is certain on a fresh machine: Debian's Python comes without pip.
     """
     home = layout.tools / "builder"
 
@@ -56,7 +56,7 @@ def path_with_interpreter(layout: Layout) -> str:
         _uv("venv", "--seed", "--clear", "--python", str(interpreter()), str(home), project=layout.checkout)
 
     _once(home, [], install)
-    return os.pathsep.join([str(home / "bin"), os.environ.get("PATH", os.defpath)])
+    return os.pathsep.join([str(home / "bin"), str(Path(_find_uv()).parent), os.environ.get("PATH", os.defpath)])
 
 
 def _group(layout: Layout, group: str) -> Path:
@@ -82,13 +82,16 @@ def _once(home: Path, inputs: list[Path], install: Callable[[], None]) -> None:
 def _uv(*arguments: str, project: Path, environment: Mapping[str, str] | None = None) -> None:
     command = [_find_uv(), *arguments, "--project", str(project)]
     inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    result = subprocess.run(command, env={**inherited, **(environment or {})}, capture_output=True, text=True)
+    result = subprocess.run(command, check=False, env={**inherited, **(environment or {})}, capture_output=True, text=True)
     if result.returncode != 0:
         raise StackError(f"`{' '.join(command)}` failed: {result.stderr.strip()[-800:]}")
 
 
 def _find_uv() -> str:
-    found = os.environ.get("UV") or shutil.which("uv")
+    # The second is where `make` puts one if the machine has none.
+    found = shutil.which("uv") or shutil.which("uv", path=CHECKOUT / ".local" / "uv" / "bin")
     if not found:
-        raise StackError("`uv` is not on the PATH; run `make up`, which brings its own, or install it from https://docs.astral.sh/uv/.")
+        raise StackError(
+            "`uv` is not on the PATH; run `make up`, which brings its own, or install it from https://docs.astral.sh/uv/."
+        )
     return found

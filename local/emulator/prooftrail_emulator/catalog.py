@@ -23,7 +23,9 @@ class InstalledTypes(CatalogPlugin):  # type: ignore[misc]
     def get_aws_service_status(self, service_name: str, operation_name: str | None = None) -> None:
         """Leave calls of services alone: a missing one fails by itself."""
 
-    def get_cloudformation_resource_status(self, resource_name: str, service_name: str, is_pro_resource: bool = False) -> Any:
+    def get_cloudformation_resource_status(
+        self, resource_name: str, service_name: str, is_pro_resource: bool = False
+    ) -> Any:
         """Say whether a plugin makes resources of the type."""
         if resource_name.startswith("Custom::") or resource_name in self._get_cfn_resources_available_at_runtime():
             return CloudFormationResourcesSupportAtRuntime.AVAILABLE

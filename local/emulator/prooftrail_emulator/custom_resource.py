@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 from botocore.config import Config
@@ -43,7 +43,7 @@ class CustomResourceProvider(ResourceProvider):  # type: ignore[type-arg]
     """Creates, updates and deletes by asking the function that ServiceToken names."""
 
     TYPE = "AWS::CloudFormation::CustomResource"
-    SCHEMA = {"typeName": TYPE, "primaryIdentifier": ["/properties/PhysicalResourceId"]}
+    SCHEMA: ClassVar = {"typeName": TYPE, "primaryIdentifier": ["/properties/PhysicalResourceId"]}
 
     def create(self, request: ResourceRequest) -> ProgressEvent:  # type: ignore[type-arg]
         """Ask for the resource."""
@@ -120,7 +120,7 @@ def _call(request: ResourceRequest, properties: dict[str, Any], document: dict[s
         region_name=request.region_name,
         endpoint_url=_endpoint(),
         aws_access_key_id=request.account_id,
-        aws_secret_access_key="local",
+        aws_secret_access_key="test",  # noqa: S106
         config=Config(read_timeout=timeout, retries={"total_max_attempts": 1}),
     )
     response = lambda_client.invoke(FunctionName=properties["ServiceToken"], Payload=json.dumps(document).encode())
@@ -138,7 +138,8 @@ def _answer(s3: Any, key: str, document: dict[str, Any], fault: str) -> Answer:
         ) from None
     s3.delete_object(Bucket=BUCKET, Key=key)
     if answer["Status"] != "SUCCESS":
-        raise CustomResourceFailure(f"Received response status [FAILED] from custom resource. Reason: {answer.get('Reason')}")
+        reason = answer.get("Reason")
+        raise CustomResourceFailure(f"Received response status [FAILED] from custom resource. Reason: {reason}")
     return Answer(answer["PhysicalResourceId"], answer.get("Data") or {})
 
 
@@ -150,8 +151,8 @@ def _s3() -> Any:
         endpoint_url=_endpoint(),
         aws_access_key_id=config.INTERNAL_RESOURCE_ACCOUNT,
         # The secret with which LocalStack checks presigned URLs.
-        aws_secret_access_key="test",
-        config=Config(s3={"addressing_style": "path"}),
+        aws_secret_access_key="test",  # noqa: S106
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
     )
 
 

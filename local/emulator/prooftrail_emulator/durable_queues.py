@@ -6,25 +6,25 @@ A message that is being processed while LocalStack stops comes back too: SQS del
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from typing import Any
 
+from localstack import config
+
+HOME = Path(config.VOLUME_DIR) / "durable" / "queues"
 INTERVAL_SECONDS = 2.0
 
 _lock = Lock()
 _saved: dict[Path, frozenset[str]] = {}
-_home: Path | None = None
 
 
-def start(home: Path) -> Callable[[Any, Any, Any], None]:
-    """Save queues from now on, every moment that they changed; return the handler that restores them."""
-    global _home
-    _home = home
-    home.mkdir(parents=True, exist_ok=True)
+def start() -> None:
+    """Save queues from now on, every moment that they changed."""
+    HOME.mkdir(parents=True, exist_ok=True)
     Thread(target=_save_for_ever, name="durable-queues", daemon=True).start()
-    return _restore_new_queue
 
 
 def save() -> None:
@@ -40,15 +40,14 @@ def save() -> None:
                 _saved[file] = ids
 
 
-def _save_for_ever() -> None:
-    pause = Event()
-    while not pause.wait(INTERVAL_SECONDS):
-        save()
-
-
-def _restore_new_queue(_chain: Any, context: Any, response: Any) -> None:
+def restore_new_queue(_chain: Any, context: Any, response: Any) -> None:
+    """Fill a queue that was just made: a response handler."""
     operation = context.service_operation
-    if operation is None or operation.service != "sqs" or operation.operation != "CreateQueue" or response.status_code >= 300:
+    if (
+        operation is None
+        or (operation.service, operation.operation) != ("sqs", "CreateQueue")
+        or response.status_code >= 300
+    ):
         return
     with _lock:
         for queue in _queues():
@@ -56,9 +55,16 @@ def _restore_new_queue(_chain: Any, context: Any, response: Any) -> None:
                 _restore(queue)
 
 
+def _save_for_ever() -> None:
+    while True:
+        time.sleep(INTERVAL_SECONDS)
+        save()
+
+
 def _restore(queue: Any) -> None:
     file = _file(queue)
-    known = pickle.loads(file.read_bytes()) if file.exists() else []
+    # Our own file in the user's own directory.
+    known = pickle.loads(file.read_bytes()) if file.exists() else []  # noqa: S301
     for message, created in known:
         queue.put(message).created = created
     _saved[file] = frozenset(message["MessageId"] for message, _ in known)
@@ -79,5 +85,4 @@ def _messages(queue: Any) -> list[Any]:
 
 
 def _file(queue: Any) -> Path:
-    assert _home is not None, "start() comes first"
-    return _home / f"{queue.account_id}-{queue.region}-{queue.name}.pickle"
+    return HOME / f"{queue.account_id}-{queue.region}-{queue.name}.pickle"

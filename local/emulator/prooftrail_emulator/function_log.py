@@ -27,6 +27,8 @@ def append(directory: Path, function: str, text: str) -> None:
 
 def _report(request_id: str, seconds: float, memory_mb: int, init_seconds: float | None) -> str:
     milliseconds = seconds * 1000
-    report = f"REPORT RequestId: {request_id}\tDuration: {milliseconds:.2f} ms\tBilled Duration: {math.ceil(milliseconds)} ms"
+    report = (
+        f"REPORT RequestId: {request_id}\tDuration: {milliseconds:.2f} ms\tBilled Duration: {math.ceil(milliseconds)} ms"
+    )
     report += f"\tMemory Size: {memory_mb} MB"
     return report if init_seconds is None else f"{report}\tInit Duration: {init_seconds * 1000:.2f} ms"

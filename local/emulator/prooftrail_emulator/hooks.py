@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import os
+from collections.abc import Callable
 from typing import Any
 
-from localstack import config
 from localstack.runtime import hooks
 
 
@@ -15,21 +15,24 @@ def remember() -> None:
     """Switch on everything that lets a second start find the data of the first."""
     from localstack.aws.handlers import run_custom_response_handlers
     from localstack.services.cloudformation import provider_utils
+    from moto.apigateway.utils import ApigwRestApiIdentifier
 
     from prooftrail_emulator import durable_buckets, durable_queues
 
     provider_utils.generate_default_name = stable_name
-    home = Path(config.VOLUME_DIR) / "durable"
-    run_custom_response_handlers.append(durable_buckets.Keeper(home / "buckets"))
-    run_custom_response_handlers.append(durable_queues.start(home / "queues"))
+    ApigwRestApiIdentifier.generate = _StableApiIds(ApigwRestApiIdentifier.generate)
+    run_custom_response_handlers.append(durable_buckets.keep)
+    run_custom_response_handlers.append(durable_queues.restore_new_queue)
+    durable_queues.start()
 
 
 @hooks.on_infra_shutdown(priority=10)  # type: ignore[untyped-decorator]
-def save() -> None:
-    """Save the queues a last time, while their service still runs."""
+def end() -> None:
+    """Save the queues a last time and end at once: all that LocalStack would tidy up for seconds ends with it."""
     from prooftrail_emulator import durable_queues
 
     durable_queues.save()
+    os._exit(0)
 
 
 def stable_name(stack_name: str, logical_resource_id: str, *_: Any) -> str:
@@ -37,3 +40,21 @@ def stable_name(stack_name: str, logical_resource_id: str, *_: Any) -> str:
     suffix = hashlib.sha256(f"{stack_name}/{logical_resource_id}".encode()).hexdigest()[:8]
     logical = logical_resource_id[:24]
     return f"{stack_name[: 61 - len(suffix) - len(logical)]}-{logical}-{suffix}"
+
+
+class _StableApiIds:
+    """Gives the first API of a name an id that is made from the name, so that its URL stays the same."""
+
+    def __init__(self, otherwise: Callable[..., str]) -> None:
+        self._otherwise = otherwise
+        self._given: set[str] = set()
+
+    def __get__(self, identifier: Any, _owner: type[Any]) -> Callable[..., str]:
+        def generate(*arguments: Any, **options: Any) -> str:
+            stable = hashlib.sha256(identifier.name.encode()).hexdigest()[:10]
+            if stable in self._given:
+                return self._otherwise(identifier, *arguments, **options)
+            self._given.add(stable)
+            return stable
+
+        return generate

@@ -82,7 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path != f"{VERSION}/invocation/next":
-            return self._answer(404)
+            self._answer(404)
+            return
         invocation = self.runtime.next_event()
         if invocation is None:
             self.close_connection = True
@@ -102,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _response(self, body: bytes) -> None:
         if len(body) <= MAXIMUM_RESPONSE_BYTES:
-            return self._report("response", body)
+            self._report("response", body)
+            return
         # AWS refuses with 413, upon which its client ends; accepting keeps the process for the next event.
         message = f"Response payload size exceeded maximum allowed payload size ({MAXIMUM_RESPONSE_BYTES} bytes)."
         error = {"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"}

@@ -72,7 +72,7 @@ class Sandbox:
     def __init__(self, program: Program) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="prooftrail-function-", ignore_cleanup_errors=True)
         self._api = RuntimeApi()
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._read = 0
         self._started = time.monotonic()
         self.init_seconds: float | None = None
