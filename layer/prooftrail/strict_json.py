@@ -6,7 +6,7 @@ audit trail may not choose, so what is not exactly one value that PostgreSQL and
 - not UTF-8, not JSON, nested deeper than `MAX_DEPTH`
 - a key twice in one object (RFC 7493 2.3)
 - NUL and lone surrogates in strings (``jsonb`` and UTF-8 cannot hold them)
-- integers beyond 64 bits, and other numbers that are not what an IEEE 754 double says they are (RFC 7493 2.2)
+- numbers that are neither integers of 64 bits nor exactly what an IEEE 754 double says they are (RFC 7493 2.2)
 
 `decode` takes the fast parser's answer where it is provably the same, else it asks the slow, exact one.
 """
@@ -14,8 +14,7 @@ audit trail may not choose, so what is not exactly one value that PostgreSQL and
 from __future__ import annotations
 
 import json
-from decimal import Decimal
-from math import isinf
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 import msgspec
@@ -40,7 +39,7 @@ def decode(body: bytes) -> Any:
         return _decode_exact(body)
     try:
         value = _decode_fast(body)
-        if _keys_of_plain(value, 0) == _keys_in_text(body):
+        if _keys_of_plain(value, 1) == _keys_in_text(body):
             return value
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _NotPlain):
         pass
@@ -77,7 +76,7 @@ def _keys_in_text(body: bytes) -> int:
     Every key ends in a quote and a colon, so this is never too low once no white space stands between the two; it is too
     high where a string holds an escaped quote and a colon. Equal to the keys of the decoded value, it proves none was lost.
     """
-    if b'" :' in body or b'"\n' in body or b'"\t' in body or b'"\r' in body:
+    if b'" ' in body or b'"\n' in body or b'"\t' in body or b'"\r' in body:
         return -1
     return body.count(b'":')
 
@@ -101,7 +100,7 @@ def _decode_exact(body: bytes) -> Any:
         raise InvalidRecord("invalid-json", f"expected one JSON value: {error}") from None
     except RecursionError:
         raise InvalidRecord("too-deep", f"nested deeper than {MAX_DEPTH} levels") from None
-    _check_strings(value, 0)
+    _check_strings(value, 1)
     return value
 
 
@@ -114,20 +113,27 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _integer(text: str) -> int:
-    if len(text) > 20 or not INT64_MIN <= int(text) <= UINT64_MAX:
-        raise InvalidRecord(
-            "number-not-representable", f"the integer {text[:40]} does not fit in 64 bits: send it as a string"
-        )
-    return int(text)
+def _integer(text: str) -> float:
+    if len(text) <= 20 and INT64_MIN <= int(text) <= UINT64_MAX:
+        return int(text)
+    return _number(text)  # PostgreSQL writes 1e22 as digits: what we give out must be good to come in again
 
 
 def _number(text: str) -> float:
-    if len(text) > _LONGEST_NUMBER or isinf(number := float(text)) or Decimal(text) != Decimal(repr(number)):
+    number = float(text)
+    if len(text) > _LONGEST_NUMBER or not _is_exactly(number, text):
         raise InvalidRecord(
-            "number-not-representable", f"the number {text[:40]} is not exactly a double: send it as a string"
+            "number-not-representable",
+            f"the number {text[:40]} is neither a 64-bit integer nor exactly a double: send it as a string",
         )
     return number
+
+
+def _is_exactly(number: float, text: str) -> bool:
+    try:
+        return Decimal(text) == Decimal(repr(number))
+    except InvalidOperation:  # an exponent that even Decimal cannot hold
+        return False
 
 
 def _refuse_constant(text: str) -> NoReturn:
@@ -135,10 +141,10 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def _check_strings(value: Any, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise InvalidRecord("too-deep", f"nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str):
         _check_string(value)
+    elif isinstance(value, dict | list) and depth > MAX_DEPTH:
+        raise InvalidRecord("too-deep", f"nested deeper than {MAX_DEPTH} levels")
     elif isinstance(value, dict):
         for key, item in value.items():
             _check_string(key)
