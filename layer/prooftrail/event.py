@@ -13,9 +13,10 @@ from prooftrail import canonical
 # Limits in characters. What is indexed must fit in a B-tree entry (a third of an 8 kB page) whatever its script.
 Tenant = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+LONGEST_IDENTIFIER = 512
+Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_IDENTIFIER)]
 Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Duration = Annotated[float, msgspec.Meta(ge=0)]
+Duration = Annotated[float, msgspec.Meta(ge=0, le=2**53)]  # beyond, a double would not hold an integer's last digit
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 Level = Literal["debug", "info", "notice", "warning", "error", "critical"]

@@ -6,6 +6,7 @@ may hold several events (a CloudTrail log file does); each of them is accepted o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -70,23 +71,23 @@ def read(record: RawRecord, latest: datetime) -> Iterator[Accepted | Rejected]:
 
 def _container(document: Any) -> list[Any] | None:
     """The list of events that the document is, or None where it is one event."""
-    items = document.get("Records") if isinstance(document, dict) else document
+    items = document["Records"] if isinstance(document, dict) and document.keys() == {"Records"} else document
     if isinstance(items, list) and len(items) <= MOST_ELEMENTS and all(isinstance(item, dict) for item in items):
         return items
     return None
 
 
-class _LogFile(msgspec.Struct):
-    Records: list[msgspec.Raw]
+# The list must be all that the object holds: a second key, were it another "Records", would be lost.
+_LOG_FILE = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"Records"[ \t\r\n]*:(.*)\}[ \t\r\n]*', re.DOTALL)
 
 
 def _elements(body: bytes) -> list[msgspec.Raw]:
     """The exact bytes of each element of a JSON array or of a log file's ``Records``; none where it is neither."""
+    log_file = _LOG_FILE.fullmatch(body)
     try:
-        shape = msgspec.json.decode(body, type=_LogFile | list[msgspec.Raw])
+        elements = msgspec.json.decode(log_file[1] if log_file else body, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return []
-    elements = shape.Records if isinstance(shape, _LogFile) else shape
     plausible = len(elements) <= MOST_ELEMENTS and all(bytes(element).startswith(b"{") for element in elements)
     return elements if plausible else []
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from prooftrail.errors import InvalidRecord
-from prooftrail.event import Event
+from prooftrail.event import LONGEST_IDENTIFIER, Event
 from prooftrail.formats import native
 
 # Theirs -> ours, where one value becomes one field as it is.
@@ -71,7 +71,7 @@ def to_event(record: dict[str, Any]) -> Event:
     failed = "errorCode" in rest or "errorMessage" in rest or _sign_in_failed(rest)
     fields["outcome"] = "failure" if failed else "success"
     fields["error"] = _move(rest, _ERROR) or None
-    fields["actor"] = _move(rest, _ACTOR) | _actor(identity)
+    fields["actor"] = _move(rest, _ACTOR) | _actor(identity) or None
     fields["target"] = _target(rest, fields.get("source"))
     fields["metadata"] = rest
     return native.convert({name: value for name, value in fields.items() if value is not None})
@@ -96,7 +96,12 @@ def _actor(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first(identity: dict[str, Any], *names: str) -> str | None:
-    return next((identity[name] for name in names if isinstance(identity.get(name), str)), None)
+    return next((identity[name] for name in names if _is_identifier(identity.get(name))), None)
+
+
+def _is_identifier(value: Any) -> bool:
+    """Tell whether a value may identify an actor or a target; where none does, `metadata` still has them all."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_IDENTIFIER
 
 
 def _sign_in_failed(record: dict[str, Any]) -> bool:
@@ -109,11 +114,11 @@ def _target(record: dict[str, Any], source: Any) -> dict[str, Any] | None:
     resources = record.get("resources")
     if isinstance(resources, list) and resources and isinstance(resources[0], dict):
         arn = resources[0].get("ARN") or resources[0].get("ARNPrefix")
-        if isinstance(arn, str):
-            return {"id": arn, "type": resources[0].get("type")}
+        if _is_identifier(arn):
+            return {"id": arn, "type": resources[0].get("type") or None}
     request = record.get("requestParameters")
     if isinstance(request, dict):
         for name, kind in _TARGETS.items():
-            if isinstance(request.get(name), str) and request[name]:
+            if _is_identifier(request.get(name)):
                 return {"id": request[name], "type": kind}
     return {"id": source, "type": "AWS::Service"} if source else None

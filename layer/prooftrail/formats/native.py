@@ -31,7 +31,7 @@ def to_event(document: dict[str, Any], fallback_id: str) -> Event:
     for part, known in _NESTED_FIELDS.items():
         if isinstance(fields.get(part), dict):
             fields[part], rest = _split(fields[part], known)
-            unknown.update({f"{part}.{name}": value for name, value in rest.items()})
+            unknown = _merged(unknown, {f"{part}.{name}": value for name, value in rest.items()})
     time = fields.get("time")
     if isinstance(time, str) and _FINER_THAN_MICROSECONDS.search(time):
         unknown["time"] = time  # PostgreSQL keeps microseconds; the producer's own text keeps the rest
@@ -43,7 +43,12 @@ def to_event(document: dict[str, Any], fallback_id: str) -> Event:
 def convert(fields: dict[str, Any]) -> Event:
     """Check the fields' types and limits and make the event, its time in UTC."""
     event = msgspec.convert(fields, Event)
-    return msgspec.structs.replace(event, time=event.time.astimezone(UTC))
+    try:
+        return msgspec.structs.replace(event, time=event.time.astimezone(UTC))
+    except OverflowError:
+        raise InvalidRecord(
+            "time-out-of-range", f"time is {event.time.isoformat()}, in UTC beyond the years 1 to 9999"
+        ) from None
 
 
 def _split(value: dict[str, Any], known: frozenset[str]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -57,7 +62,5 @@ def _merged(metadata: Any, unknown: dict[str, Any]) -> Any:
         return metadata  # its type is wrong and the conversion says so
     twice = sorted(metadata.keys() & unknown.keys())
     if twice:
-        raise InvalidRecord(
-            "invalid-field", f"{twice[0]!a} stands both in the event and in its metadata: rename one of them"
-        )
+        raise InvalidRecord("invalid-field", f"{twice[0]!a} would stand twice in the event's metadata: rename one of them")
     return metadata | unknown
