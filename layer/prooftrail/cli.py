@@ -10,12 +10,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import msgspec
 import psycopg
 import typer
 
 from prooftrail import api_keys, database, invocation, migrations, settings
 from prooftrail.database import Connection
 from prooftrail.errors import ProoftrailError
+from prooftrail.event import Tenant
 
 PROJECT = Path(__file__).parents[2]  # the checkout, where functions/ and migrations/ lie
 PATIENCE = 10.0  # seconds to wait for the database
@@ -65,8 +67,18 @@ def create_key(
     """Make a key and print it. It is shown this once; the database keeps its hash only."""
     if bool(tenant) == operator:
         _fail("expected either --tenant NAME or --operator")
+    if tenant and not _is_tenant(tenant):
+        _fail(f"--tenant: expected up to 64 letters, digits and ._- as events carry it, got {tenant!a}")
     with _admin() as connection:
         typer.echo(api_keys.create(connection, tenant or None, label))
+
+
+def _is_tenant(name: str) -> bool:
+    try:
+        msgspec.convert(name, Tenant)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 @key.command("list")

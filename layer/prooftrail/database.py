@@ -80,6 +80,8 @@ def login(settings: DatabaseSettings) -> dict[str, Any]:
     if settings.database_auth == "secret":
         parameters.update(_from_secret(settings.database_secret_arn, parameters.get("user")))
     elif settings.database_auth == "iam":
+        if not {"host", "user"} <= parameters.keys():
+            raise ConfigurationError("DATABASE_URL: expected postgresql://USER@HOST:PORT/NAME, got no USER or no HOST")
         parameters["password"] = iam_token(parameters["host"], str(parameters.get("port", 5432)), parameters["user"])
     return parameters
 
@@ -88,8 +90,11 @@ def _from_secret(arn: str, user: str | None) -> dict[str, str]:
     """Log-in from Secrets Manager: RDS's own form names the user too, ours maps each role to its password."""
     from aws_lambda_powertools.utilities import parameters  # loads boto3: only where a secret is asked for
 
-    secret = msgspec.json.decode(parameters.get_secret(arn, max_age=300), type=dict[str, str | int | None])
-    if "username" in secret:
+    try:
+        secret = msgspec.json.decode(parameters.get_secret(arn, max_age=300), type=dict[str, str | int | None])
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(f"secret {arn}: expected a JSON object of log-in data: {error}") from None
+    if {"username", "password"} <= secret.keys():
         return {"user": str(secret["username"]), "password": str(secret["password"])}
     if user not in secret:
         raise ConfigurationError(f"secret {arn}: expected a password for {user!r}, got keys {sorted(secret)}")
