@@ -16,7 +16,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 LONGEST_IDENTIFIER = 512
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_IDENTIFIER)]
 Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Duration = Annotated[float, msgspec.Meta(ge=0, le=2**53)]  # beyond, a double would not hold an integer's last digit
+Duration = Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1)]  # beyond, a double rounds integers
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 Level = Literal["debug", "info", "notice", "warning", "error", "critical"]
