@@ -20,7 +20,7 @@ from psycopg import sql
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.database import Connection
 from prooftrail.errors import PermanentError
-from prooftrail.event import Event
+from prooftrail.event import Event, Time
 from prooftrail.store import COLUMNS, from_row
 
 # What a filter is called outside and which column it compares.
@@ -56,7 +56,7 @@ class Question(msgspec.Struct, frozen=True):
 class Place(msgspec.Struct, frozen=True, array_like=True):
     """Where an event stands in the order of all."""
 
-    time: datetime
+    time: Time
     batch_id: int
     position: int
 
