@@ -10,8 +10,6 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
-import psutil
-
 from local import processes, tools
 from local.errors import StackError
 from local.layout import Layout, runtime_name
@@ -99,9 +97,8 @@ def is_alive(layout: Layout) -> bool:
 
 
 def stop(layout: Layout) -> bool:
-    """Stop LocalStack, then every function that outlived it; say whether anything ran."""
-    servers = processes.marked(layout.state, MODULE)
-    processes.stop(servers, STOP_SECONDS)
-    functions: list[psutil.Process] = processes.marked(layout.state)
-    processes.stop(functions, 0)
-    return bool(servers or functions)
+    """Stop LocalStack, then its functions and whatever they started; say whether anything ran."""
+    everything = processes.with_descendants(processes.marked(layout.state))
+    processes.stop(processes.marked(layout.state, MODULE), STOP_SECONDS)
+    processes.stop(everything, 0)
+    return bool(everything)

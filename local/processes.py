@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+# Python complains about a process that it forgets while it runs; ours are meant to.
+_children: list[subprocess.Popen[bytes]] = []
 
 
 def mark(state: Path) -> list[str]:
@@ -23,18 +27,29 @@ def marked(state: Path, module: str | None = None) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if wanted <= set(_command(process))]
 
 
-def spawn(command: list[str], environment: Mapping[str, str], log: Path, directory: Path) -> subprocess.Popen[bytes]:
+def with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes and all that they started."""
+    found: list[psutil.Process] = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found += [process, *process.children(recursive=True)]
+    return found
+
+
+def spawn(command: list[str], environment: Mapping[str, str], log: Path, directory: Path) -> None:
     """Start a server that outlives us and writes to a log of its own."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        return subprocess.Popen(
-            command,
-            env=dict(environment),
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+        _children.append(
+            subprocess.Popen(
+                command,
+                env=dict(environment),
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         )
 
 
@@ -49,10 +64,8 @@ def stop(processes: Iterable[psutil.Process], patience: float) -> None:
 
 def _each(processes: list[psutil.Process], action: Callable[[psutil.Process], None]) -> None:
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             action(process)
-        except psutil.NoSuchProcess:
-            continue
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -39,7 +39,7 @@ def keep(_chain: Any, context: Any, response: Any) -> None:
         return
     elif operation.operation in STORING:
         _save(context, request["Bucket"], request["Key"])
-    elif operation.operation == "DeleteObject" and "VersionId" not in request:
+    elif operation.operation == "DeleteObject" and not request.get("VersionId"):
         _forget(request["Bucket"], request["Key"])
 
 
