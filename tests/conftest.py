@@ -22,6 +22,8 @@ from prooftrail.database import Connection
 from tests.oracle import check_log
 
 PROJECT = Path(__file__).parents[1]
+# Real material that is not part of the repository: CloudTrail logs, JSONTestSuite, naughty strings, RFC 8785 vectors.
+DATA = Path(os.environ.get("PROOFTRAIL_TEST_DATA", PROJECT.parent / "shared" / "data"))
 # Kept under a name of its own, because it is scrubbed below and parallel workers inherit what is left.
 SERVER_VARIABLE = "TEST_SERVER_URL"
 if "DATABASE_URL" in os.environ:

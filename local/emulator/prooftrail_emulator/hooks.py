@@ -1,4 +1,4 @@
-"""What happens when LocalStack starts and stops: names become stable, queues and buckets outlive the process."""
+"""What happens when LocalStack starts and stops: names are stable, queues and buckets outlive it, mappings are exact."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ def remember() -> None:
     from localstack.services.cloudformation import provider_utils
     from moto.apigateway.utils import ApigwRestApiIdentifier
 
-    from prooftrail_emulator import durable_buckets, durable_queues
+    from prooftrail_emulator import durable_buckets, durable_queues, sqs_mapping
 
+    sqs_mapping.install()
     provider_utils.generate_default_name = stable_name
     ApigwRestApiIdentifier.generate = _StableApiIds(ApigwRestApiIdentifier.generate)
     run_custom_response_handlers.append(durable_buckets.keep)
