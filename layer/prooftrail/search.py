@@ -101,6 +101,8 @@ def by_id(connection: Connection, tenant: str, id: str, source: str | None) -> t
 
     Returns the (tenant, source) pairs that use the id, and the event where it is exactly one and is in PostgreSQL.
     """
+    if "\0" in id or id != id.encode("utf-8", "replace").decode():  # neither NUL nor lone surrogates are ever stored
+        return [], None
     owners = connection.execute(
         """
         SELECT event_key.tenant, event_key.source, event_key.time
