@@ -60,7 +60,7 @@ def _asked(service: str, variable: str, asked: str) -> int:
 
 def _next_free(first: int) -> int:
     step = len(SERVICES)
-    candidates: list[int] = [*range(first, LAST + 1, step), *range(FIRST, first, step)]
+    candidates: list[int] = [*range(first, LAST + 1, step), *range(FIRST + (first - FIRST) % step, first, step)]
     for candidate in candidates:
         if is_free(candidate):
             return candidate

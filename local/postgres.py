@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from local import ports
 from local.errors import StackError
 from local.store import write_private
 
@@ -54,7 +55,7 @@ class Database:
         try:
             psycopg.connect(self.url, connect_timeout=10).close()
         except psycopg.OperationalError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().splitlines()[0]
             raise StackError(f"PostgreSQL does not answer: {reason}") from None
 
 
@@ -69,7 +70,9 @@ class Server:
         """Return the port of the running server, or None."""
         if not (self._data / "PG_VERSION").exists() or self._run("pg_ctl", "status").returncode != 0:
             return None
-        return int((self._data / "postmaster.pid").read_text().splitlines()[3])
+        port = int((self._data / "postmaster.pid").read_text().splitlines()[3])
+        # A killed server that its parent has not noticed yet counts as running for pg_ctl.
+        return None if ports.is_free(port) else port
 
     def start(self, port: int, password: str) -> Database:
         """Make the cluster if there is none, start it, and make the database."""

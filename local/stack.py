@@ -35,6 +35,8 @@ class Stack:
     def up(self) -> dict[str, str]:
         """Start what does not run, deploy what changed, and return the values of stack.env."""
         self.layout.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if url := _external():
+            Database(url).check()
         with self._lock():
             store, build = Store(self.layout.state / "store.json"), Build(self.layout)
             local_stack = LocalStack(self.layout, self._localstack_port(store))
@@ -94,9 +96,7 @@ class Stack:
 
     def _database(self, store: Store, port: int) -> Database:
         if url := _external():
-            database = Database(url)
-            database.check()
-            return database
+            return Database(url)
         self._say("starting PostgreSQL")
         if not store.get("admin_password"):
             store.set("admin_password", new_password())
