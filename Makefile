@@ -15,7 +15,8 @@ SHELL := /bin/sh
 .PHONY: help demo test up down lint deploy lock environment
 
 UV := $(or $(shell command -v uv),.local/uv/bin/uv)
-PYTHON ?= $(shell python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# The machine's own Python where it fits; else uv brings one.
+PYTHON ?= $(shell python3 -c 'import sys; v = sys.version_info[:2]; print("%d.%d" % (v if (3, 11) <= v <= (3, 13) else (3, 13)))')
 ENV ?= prod
 RUN := .venv/bin
 export UV_PYTHON := $(PYTHON)
@@ -30,7 +31,7 @@ environment: | $(filter .local/%,$(UV))
 	@$(UV) sync --quiet --locked
 
 demo: environment
-	@$(RUN)/python -m local demo $(if $(KEEP),--keep)
+	@$(RUN)/python -m local demo$(if $(KEEP),-keep)
 
 up: environment
 	@$(RUN)/python -m local up
@@ -39,7 +40,7 @@ down: environment
 	@$(RUN)/python -m local down
 
 test: environment
-	@$(RUN)/python -m pytest $(T)
+	@$(RUN)/python -m pytest --numprocesses 2 --dist loadgroup $(T)
 
 lint: environment
 	$(RUN)/ruff format --check

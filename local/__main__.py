@@ -1,10 +1,12 @@
-"""`python -m local up|down|status`."""
+"""`python -m local up|down|status|demo`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 from local.errors import StackError
 from local.stack import Stack
@@ -22,10 +24,16 @@ SHOWN = {
 def main() -> int:
     """Run one command; faults that can be expected end it with one sentence."""
     parser = argparse.ArgumentParser(prog="python -m local", description="The whole system on this machine.")
-    parser.add_argument("command", choices=["up", "down", "status"])
-    command = parser.parse_args().command
+    commands: dict[str, Callable[[], None]] = {
+        "up": up,
+        "down": down,
+        "status": status,
+        "demo": demo,
+        "demo-keep": partial(demo, keep=True),
+    }
+    parser.add_argument("command", choices=commands)
     try:
-        {"up": up, "down": down, "status": status}[command]()
+        commands[parser.parse_args().command]()
     except (StackError, OSError) as error:
         print(f"prooftrail: {error}", file=sys.stderr)
         return 1
@@ -42,6 +50,20 @@ def up() -> None:
     values = stack.up()
     _table({name: values[variable] for name, variable in SHOWN.items()})
     print(f"\nFor your shell:  source {stack.layout.environment_file}")
+
+
+def demo(*, keep: bool = False) -> None:
+    """Show the whole system at work; a stack that was started for it is stopped again, unless it is to be kept."""
+    from local import demo as story
+
+    stack = Stack()
+    ran_before = bool(stack.values()) and "stopped" not in stack.status().values()
+    try:
+        up()
+        story.run(stack.values())
+    finally:
+        if not keep and not ran_before:
+            down()
 
 
 def down() -> None:

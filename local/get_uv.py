@@ -18,7 +18,7 @@ import zipfile
 INDEX = "https://pypi.org/pypi/uv/json"
 
 
-def main(folder):
+def main(folder: str) -> None:
     """Leave the program in `folder`/bin/uv."""
     by_pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", folder, "uv"]
     if subprocess.run(by_pip, stderr=subprocess.DEVNULL, check=False).returncode != 0:
@@ -28,7 +28,7 @@ def main(folder):
         binary.chmod(0o755)
 
 
-def fetched_wheel():
+def fetched_wheel() -> bytes:
     """Return the content of the newest wheel for this machine."""
     with urllib.request.urlopen(INDEX) as answer:
         files = json.load(answer)["urls"]
@@ -36,14 +36,14 @@ def fetched_wheel():
     fitting = [file for file in files if system in file["filename"] and file["filename"].endswith(machine + ".whl")]
     if not fitting:
         sys.exit(f"PyPI has no uv for {system} {machine}: install uv yourself and run this again.")
-    with urllib.request.urlopen(urllib.parse.urljoin(INDEX, fitting[0]["url"])) as answer:
-        wheel = answer.read()
+    with urllib.request.urlopen(urllib.parse.urljoin(INDEX, fitting[0]["url"])) as answer:  # noqa: S310
+        wheel = bytes(answer.read())
     if hashlib.sha256(wheel).hexdigest() != fitting[0]["digests"]["sha256"]:
         sys.exit("The uv that was fetched is not the one that PyPI names: nothing was installed.")
     return wheel
 
 
-def this_machine():
+def this_machine() -> "tuple[str, str]":
     """Name this machine as wheels do: (system, processor)."""
     processor = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
     if sys.platform == "darwin":
@@ -51,7 +51,7 @@ def this_machine():
     return ("manylinux" if platform.libc_ver()[0] == "glibc" else "musllinux"), processor
 
 
-def unpacked(wheel):
+def unpacked(wheel: bytes) -> bytes:
     """Return the program inside a wheel."""
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         return archive.read(next(name for name in archive.namelist() if name.endswith("/scripts/uv")))

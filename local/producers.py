@@ -69,14 +69,22 @@ def _native(chance: random.Random, now: datetime) -> dict[str, Any]:
         "category": action.partition(".")[0],
         "action": action,
         "outcome": "failure" if chance.random() < 0.05 else "success",
-        "actor": {"type": "user", "id": person, "name": person.replace("-", " ").title(), "ip": f"10.0.0.{chance.randrange(250)}"},
+        "actor": {
+            "type": "user",
+            "id": person,
+            "name": person.replace("-", " ").title(),
+            "ip": f"10.0.0.{chance.randrange(250)}",
+        },
         "target": {"type": "Patient", "id": f"p-{chance.randrange(500)}"},
         "duration_ms": chance.randrange(2, 900),
         "request_id": str(uuid.UUID(int=chance.getrandbits(128))),
         "metadata": {"ward": chance.randrange(1, 12), "app_version": "4.2.0"},
     }
     if action == "patient.update":
-        event |= {"before": {"phone": "555-0100", "allergies": []}, "after": {"phone": "555-0199", "allergies": ["penicillin"]}}
+        event |= {
+            "before": {"phone": "555-0100", "allergies": []},
+            "after": {"phone": "555-0199", "allergies": ["penicillin"]},
+        }
     return event
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,3 +111,42 @@ def _create_database(server: Connection, template: str) -> str:
     name = f"prooftrail_test_{uuid.uuid4().hex[:12]}"
     server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
     return name
+
+
+KINDS = {
+    "unit": "no servers",
+    "integration": "the handlers on a real PostgreSQL, AWS by moto",
+    "faults": "processes killed, servers stopped",
+    "e2e": "the deployed system in LocalStack",
+    "docs": "the README's commands",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs all tests of the deployed system, and begins with them, because they take longest."""
+    for item in items:
+        if kind_of(item.nodeid) == "e2e":
+            item.add_marker(pytest.mark.xdist_group("stack"))
+    items.sort(key=lambda item: kind_of(item.nodeid) != "e2e")
+
+
+def kind_of(nodeid: str) -> str:
+    return nodeid.split("/")[1]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name every kind of test with how it ended, and say loudly what could not run here, and why."""
+    outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    skipped: set[str] = set()
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.getreports(outcome):
+            if outcome != "passed" or report.when == "call":
+                outcomes[kind_of(report.nodeid)][outcome] += 1
+            if outcome == "skipped":
+                skipped.add(f"{report.nodeid.partition('::')[0]}: {report.longrepr[2]}")  # type: ignore[index]
+    terminalreporter.section("by kind")
+    for kind, what in KINDS.items():
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in outcomes[kind].items()) or "not asked for"
+        terminalreporter.write_line(f"{kind:12} {what:48} {counts}")
+    for reason in sorted(skipped):
+        terminalreporter.write_line(f"NOT RUN      {reason}", yellow=True, bold=True)
