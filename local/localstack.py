@@ -72,6 +72,9 @@ class LocalStack:
             # Answers name this address instead of a DNS name that only the internet resolves.
             "LOCALSTACK_HOST": f"127.0.0.1:{self.port}",
             "SQS_ENDPOINT_STRATEGY": "path",
+            # Below one directory everything that else would lie in /var/lib, even in a container.
+            "OVERRIDE_IN_DOCKER": "0",
+            "FILESYSTEM_ROOT": str(home / "filesystem"),
             "LOCALSTACK_VOLUME_DIR": str(home / "volume"),
             "DNS_ADDRESS": "0",
             "SKIP_SSL_CERT_DOWNLOAD": "1",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from localstack.runtime import hooks
@@ -15,10 +17,13 @@ def remember() -> None:
     """Switch on everything that lets a second start find the data of the first."""
     from localstack.aws.handlers import run_custom_response_handlers
     from localstack.services.cloudformation import provider_utils
+    from localstack.services.s3 import provider as s3_provider
     from moto.apigateway.utils import ApigwRestApiIdentifier
 
     from prooftrail_emulator import durable_buckets, durable_queues, sqs_mapping
 
+    # By default every LocalStack of the machine keeps its objects in one directory below /tmp.
+    s3_provider.DEFAULT_S3_TMP_DIR = str(Path(tempfile.gettempdir()) / "s3")
     sqs_mapping.install()
     provider_utils.generate_default_name = stable_name
     ApigwRestApiIdentifier.generate = _StableApiIds(ApigwRestApiIdentifier.generate)
