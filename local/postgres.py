@@ -161,7 +161,9 @@ def _as_ordinary_user() -> list[str]:
             "PostgreSQL does not run as root, and `setpriv` is missing: run as an ordinary user or set DATABASE_URL."
         )
     who = [f"--reuid={_nobody().pw_uid}", f"--regid={_nobody().pw_gid}", "--clear-groups"]
-    return ["setpriv", *who, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    # The bit makes access(2), by which initdb looks for its programs, honour the capability as open(2) does.
+    how = ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    return ["setpriv", *who, *how]
 
 
 def _nobody() -> pwd.struct_passwd:

@@ -30,9 +30,11 @@ SERVER_VARIABLE = "TEST_SERVER_URL"
 if "DATABASE_URL" in os.environ:
     os.environ[SERVER_VARIABLE] = os.environ["DATABASE_URL"]
 
+KEPT = {"PROOFTRAIL_STATE_DIR", "PROOFTRAIL_TEST_DATA"}  # parallel workers read the latter
+
 # Tests must not depend on what the developer's shell has set; functions read all of these.
 for name in list(os.environ):
-    if name.startswith(("AWS_", "PROOFTRAIL_", "DATABASE_", "POWERTOOLS_", "PG")) and name != "PROOFTRAIL_STATE_DIR":
+    if name.startswith(("AWS_", "PROOFTRAIL_", "DATABASE_", "POWERTOOLS_", "PG")) and name not in KEPT:
         del os.environ[name]
 os.environ |= {
     "AWS_ACCESS_KEY_ID": "test",
@@ -143,7 +145,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             if outcome != "passed" or report.when == "call":
                 outcomes[kind_of(report.nodeid)][outcome] += 1
             if outcome == "skipped":
-                skipped.add(f"{report.nodeid.partition('::')[0]}: {report.longrepr[2]}")  # type: ignore[index]
+                skipped.add(f"{report.nodeid.partition('::')[0]}: {report.longrepr[2]}")
     terminalreporter.section("by kind")
     for kind, what in KINDS.items():
         counts = ", ".join(f"{number} {outcome}" for outcome, number in outcomes[kind].items()) or "not asked for"

@@ -33,7 +33,7 @@ def test_postgresql_stopped_for_twenty_seconds_under_load(system: System) -> Non
         time.sleep(3)
         server.stop()
         time.sleep(OUTAGE)
-        server.start(int(login["port"]), str(login["password"]))
+        server.start(int(str(login["port"])), str(login["password"]))
         time.sleep(3)
     finally:
         enough.set()
