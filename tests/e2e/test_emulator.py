@@ -20,10 +20,10 @@ import boto3
 import psutil
 import pytest
 from botocore.config import Config
-from local import localstack, ports, processes
-from local.layout import Layout, runtime_name
-from local.localstack import LocalStack
 
+from local import localstack, ports, processes, tools
+from local.layout import CHECKOUT, Layout, runtime_name
+from local.localstack import LocalStack
 from tests.e2e.conftest import eventually
 
 ROLE = "arn:aws:iam::000000000000:role/any"
@@ -360,6 +360,30 @@ def test_stopping_leaves_no_process_not_even_a_function_s_child(tmp_path: Path) 
         assert localstack.stop(layout)
     assert processes.marked(layout.state) == []
     eventually(lambda: psutil.pid_exists(child), lambda alive: not alive, 5)
+
+
+def test_a_function_runs_without_the_compiled_runtime_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, for which AWS makes none."""
+    monkeypatch.syspath_prepend(CHECKOUT / "local" / "emulator")
+    from prooftrail_emulator.runtime_api import Invocation
+    from prooftrail_emulator.sandbox import Program, Sandbox
+
+    runtime, task = tmp_path / "runtime", tmp_path / "task"
+    for directory in (runtime, task):
+        directory.mkdir()
+    for name in ("awslambdaric", "simplejson", "snapshot_restore_py"):
+        (runtime / name).symlink_to(tools.runtime(Layout.of()) / name)
+    (task / "app.py").write_text(FUNCTION.replace("import words", "").replace("words.WORD", "'none'"))
+    region = {"AWS_REGION": "us-east-1"}
+    sandbox = Sandbox(Program(tools.interpreter(), task, (), runtime, "app.handler", region))
+    try:
+        assert sandbox.initialise() is None
+        result = sandbox.invoke(Invocation("1", "arn", "trace", b'{"filler": "x"}', 10))
+        assert (result.is_error, json.loads(result.payload)["word"]) == (False, "none")
+        result = sandbox.invoke(Invocation("2", "arn", "trace", b'{"raise": "oh"}', 10))
+        assert (result.is_error, json.loads(result.payload)["errorMessage"]) == (True, "oh")
+    finally:
+        sandbox.close()
 
 
 def template(properties: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from prooftrail_emulator.runtime_api import Invocation, Outcome, RuntimeApi
 
 # AWS allows 10 s; a laptop that starts many functions at once may need longer.
 INIT_SECONDS = 60.0
+# What replaces the compiled part of the runtime client where there is none.
+PURE = Path(__file__).parent / "pure"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Program:
     def variables(self, api_address: str, scratch: Path) -> dict[str, str]:
         """Return the process's whole environment: nothing of ours leaks into it."""
         layers = self.layers[::-1]  # in /opt a later layer overwrites an earlier one
-        python_directories = [self.task, *_python_directories(layers, self.python), self.runtime]
+        python_directories = [self.task, *_python_directories(layers, self.python), self.runtime, PURE]
         return {
             "PATH": _join([*(layer / "bin" for layer in layers), "/usr/local/bin", "/usr/bin", "/bin"]),
             "LD_LIBRARY_PATH": _join([*(layer / "lib" for layer in layers), self.task, self.task / "lib"]),
