@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from local import ports, postgres
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from local import ports, postgres
 from prooftrail import invocation, migrations
 from prooftrail.database import Connection
 from tests.oracle import check_log

@@ -104,8 +104,8 @@ def archive_segment(connection: Connection, segment: Segment) -> None:
             equal = parquet.count_equal_rows(rows, fetched)
         if equal != segment.event_count:
             raise ArchiveMismatch(
-                f"object {segment.object_key}: expected exactly the {segment.event_count} events that PostgreSQL holds, got "
-                f"{'other content' if equal is None else f'{equal} equal ones'}; keep the object and compare it by hand"
+                f"object {segment.object_key}: expected exactly the {segment.event_count} events that PostgreSQL holds, "
+                f"got {'other content' if equal is None else f'{equal} equal ones'}; keep the object and compare it by hand"
             )
         with fetched.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").digest()

@@ -24,7 +24,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What git would hand to a new user, uncommitted changes included."""
     copy = tmp_path_factory.mktemp("new-user") / "prooftrail"
     listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=PROJECT, capture_output=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=PROJECT,
+        capture_output=True,
+        check=True,
     )
     for name in filter(None, listing.stdout.decode().split("\0")):
         if (PROJECT / name).is_file():
@@ -41,7 +44,14 @@ def test_every_command_works_in_the_order_in_which_it_stands(checkout: Path) -> 
         ["bash", "-c", script], cwd=checkout, env=_environment(checkout), capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for shown in ("The account", "✓ stored = hot + archived", '"id":"first-1"', '"next":null', "acme's auditor", '"batchItemFailures": []'):
+    for shown in (
+        "The account",
+        "✓ stored = hot + archived",
+        '"id":"first-1"',
+        '"next":null',
+        "acme's auditor",
+        '"batchItemFailures": []',
+    ):
         assert shown in done.stdout, shown
     assert not (checkout / ".local" / "stack.pid").exists()
 

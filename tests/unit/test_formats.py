@@ -464,3 +464,19 @@ def test_any_change_of_a_good_record_is_read_without_an_exception(
 def test_any_damage_to_a_list_is_read_without_an_exception(damage: bytes, place: int) -> None:
     body = json.dumps({"Records": [native(id="a"), native(id="b")]}).encode()
     check_total(body[:place] + damage + body[place + len(damage) :])
+
+
+def test_an_event_without_id_that_eventbridge_delivers_twice_gets_the_same_id() -> None:
+    envelope = {
+        "version": "0",
+        "id": "7bf73129-1428-4cd3-a780-95db273d1602",
+        "detail-type": "patient.read",
+        "source": "clinic",
+        "account": "111122223333",
+        "detail": native(id=None),
+    }
+    body = json.dumps(envelope).encode()
+    first, second = (next(iter(formats.read(RawRecord(origin, body), LATEST))) for origin in ("sqs:q:1", "sqs:q:2"))
+    assert isinstance(first, Accepted)
+    assert isinstance(second, Accepted)
+    assert first.event.id == second.event.id == f"eventbridge:{envelope['id']}"

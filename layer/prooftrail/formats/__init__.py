@@ -112,7 +112,7 @@ def _map(document: Any, origin: str) -> Event:
     if not isinstance(document, dict):
         raise InvalidRecord("unknown-shape", f"expected a JSON object, got {_kind(document)}")
     if eventbridge.recognises(document):
-        document = eventbridge.unwrap(document)
+        document, origin = eventbridge.unwrap(document, origin)
     if cloudtrail.recognises(document):
         return cloudtrail.to_event(document)
     return native.to_event(document, fallback_id=origin)

@@ -15,7 +15,10 @@ def recognises(document: dict[str, Any]) -> bool:
     return document.keys() >= _ENVELOPE and isinstance(document["detail"], dict)
 
 
-def unwrap(document: dict[str, Any]) -> dict[str, Any]:
-    """Take the event out of its envelope."""
-    detail: dict[str, Any] = document["detail"]
-    return detail
+def unwrap(document: dict[str, Any], origin: str) -> tuple[dict[str, Any], str]:
+    """Take the event out of its envelope, with the name under which EventBridge would deliver it again.
+
+    A rule delivers at least once, each time as another message of the queue, and the envelope's id stays the same.
+    """
+    envelope = document.get("id")
+    return document["detail"], f"eventbridge:{envelope}" if isinstance(envelope, str) else origin

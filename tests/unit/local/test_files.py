@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from local import environment_file
 from local.errors import StackError
 from local.layout import CHECKOUT, Layout

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from local import processes
 
 SLEEP = "import time; time.sleep(60)"
