@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -72,11 +73,14 @@ def _group(layout: Layout, group: str) -> Path:
 
 def _once(home: Path, inputs: list[Path], install: Callable[[], None]) -> None:
     stamp = home / ".installed"
-    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in inputs)).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    install()
-    stamp.write_text(wanted)
+    wanted = hashlib.sha256(b"".join([str(interpreter()).encode(), *(file.read_bytes() for file in inputs)])).hexdigest()
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with home.with_suffix(".lock").open("w") as lock:
+        # Stacks that start at the same time share the tools.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.read_text() != wanted:
+            install()
+            stamp.write_text(wanted)
 
 
 def _uv(*arguments: str, project: Path, environment: Mapping[str, str] | None = None) -> None:

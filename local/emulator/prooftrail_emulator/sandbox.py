@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,5 +185,5 @@ def _python_directories(layers: tuple[Path, ...], python: Path) -> list[Path]:
     return [*versioned, *(layer / "python" for layer in layers)]
 
 
-def _join(directories: list[Path | str] | list[Path]) -> str:
+def _join(directories: Sequence[Path | str]) -> str:
     return os.pathsep.join(str(directory) for directory in directories)
