@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import subprocess
-import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +21,6 @@ from local.layout import Layout, architecture, runtime_name
 NAME = "prooftrail"
 ARTIFACTS = "prooftrail-artifacts"
 SOURCES = ("template.yaml", "samconfig.toml", "layer", "functions", "migrations")
-DELETE_SECONDS = 60
 
 
 class Build:
@@ -70,9 +68,13 @@ class Deployment:
         tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
         return _is_complete(found) and tags.get("sources") == fingerprint
 
+    def has_failed(self) -> bool:
+        """Say whether the stack is in a state from which no deployment leads out, in AWS as here."""
+        found = self._describe()
+        return bool(found) and not _is_complete(found)
+
     def deploy(self, build: Build, parameters: Mapping[str, str]) -> None:
         """Create or update the stack."""
-        self._remove_failed()
         self._clients.s3().create_bucket(Bucket=ARTIFACTS)
         configuration = self._layout.state / "samconfig.yaml"
         settings = _settings(self._layout, {**_machine(), **parameters}, build)
@@ -92,18 +94,6 @@ class Deployment:
             return dict(self._clients.cloudformation().describe_stacks(StackName=NAME)["Stacks"][0])
         except ClientError:
             return {}
-
-    def _remove_failed(self) -> None:
-        # A stack whose creation failed accepts no change, in AWS as here.
-        deadline = time.monotonic() + DELETE_SECONDS
-        found = self._describe()
-        if not found or _is_complete(found):
-            return
-        self._clients.cloudformation().delete_stack(StackName=NAME)
-        while (state := self._describe().get("StackStatus", "DELETE_COMPLETE")) != "DELETE_COMPLETE":
-            if time.monotonic() > deadline:
-                raise StackError(f"The failed stack cannot be removed ({state}); run `make down`, then `make up`.")
-            time.sleep(0.2)
 
     def _reason(self) -> str:
         try:

@@ -71,7 +71,8 @@ class Stack:
     def _start(self, store: Store, build: Build, local_stack: LocalStack) -> None:
         postgres_port = self._postgres_port(store)  # may refuse, and should before anything runs
         build.start()
-        if not local_stack.is_running():
+        if not local_stack.is_running() or Deployment(self.layout, local_stack.url).has_failed():
+            # Also after a failed deployment: what is stored comes back, the failed stack does not.
             self._say("starting LocalStack")
             localstack.stop(self.layout)
             local_stack.start()
