@@ -2,11 +2,11 @@
 #
 #   make demo     events through queue, functions, database, API and archive, on this machine, in one go (KEEP=1: leave it running)
 #   make test     every test that this machine can run
-#   make up       leave the local stack running; `source .local/stack.env` to use it
+#   make up       leave the local stack running; `source .local/stack.env` to use it (CONTAINERS=1: `sam local invoke` too)
 #   make down     stop it; its data stays for the next `make up`
 #   make lint     style, types, imports, templates, policies
 #   make deploy   build and deploy to AWS (samconfig.toml, ENV=prod)
-#   make lock     renew uv.lock's exports after a change of dependencies
+#   make lock     renew uv.lock and the requirements that follow from it
 #
 # PYTHON=3.12 (or a path) chooses the interpreter, T=tests/unit narrows `make test`.
 
@@ -19,6 +19,9 @@ UV := $(or $(shell command -v uv),.local/uv/bin/uv)
 PYTHON ?= $(shell python3 -c 'import sys; v = sys.version_info[:2]; print("%d.%d" % (v if (3, 11) <= v <= (3, 13) else (3, 13)))')
 ENV ?= prod
 RUN := .venv/bin
+SAM := $(UV) run --quiet --isolated --only-group sam sam
+REQUIREMENTS := layer/requirements.txt functions/query/requirements.txt functions/archive/requirements.txt
+EXPORT := $(UV) export --frozen --no-default-groups --no-emit-project --no-header --no-annotate --quiet
 export UV_PYTHON := $(PYTHON)
 
 help:
@@ -34,7 +37,7 @@ demo: environment
 	@$(RUN)/python -m local demo$(if $(KEEP),-keep)
 
 up: environment
-	@$(RUN)/python -m local up
+	@$(if $(CONTAINERS),PROOFTRAIL_CONTAINERS=1) $(RUN)/python -m local up
 
 down: environment
 	@$(RUN)/python -m local down
@@ -47,10 +50,23 @@ lint: environment
 	$(RUN)/ruff check
 	$(RUN)/mypy
 	$(RUN)/lint-imports
-	$(UV) run --quiet --isolated --only-group sam sam validate --lint
-	$(UV) run --quiet --isolated --only-group sam sam validate --lint --template infrastructure/database.yaml
+	$(SAM) validate --lint
+	$(SAM) validate --lint --template infrastructure/database.yaml
 	$(UV) run --quiet --isolated --only-group checkov checkov --config-file .checkov.yaml
+	@for file in $(REQUIREMENTS); do $(MAKE) --silent print-$$file | diff $$file - || \
+		{ echo "$$file is not what uv.lock says: run make lock"; exit 1; }; done
+
+# What each part of the deployment carries; the layer's own packages are left out of the functions' lists.
+lock: | $(filter .local/%,$(UV))
+	@$(UV) lock
+	@for file in $(REQUIREMENTS); do $(MAKE) --silent print-$$file > $$file.new && mv $$file.new $$file; done
+
+print-layer/requirements.txt:
+	@$(EXPORT)
+
+print-functions/query/requirements.txt print-functions/archive/requirements.txt: print-functions/%/requirements.txt:
+	@$(EXPORT) --extra $* --prune aws-lambda-powertools --prune msgspec --prune psycopg
 
 deploy: | $(filter .local/%,$(UV))
-	$(UV) run --quiet --isolated --only-group sam sam build --config-env $(ENV)
-	$(UV) run --quiet --isolated --only-group sam sam deploy --config-env $(ENV)
+	$(SAM) build --config-env $(ENV)
+	$(SAM) deploy --config-env $(ENV)

@@ -22,8 +22,9 @@ STOP_SECONDS = 40
 class LocalStack:
     """Starts, watches and stops one LocalStack; its state lives below the state directory."""
 
-    def __init__(self, layout: Layout, port: int) -> None:
+    def __init__(self, layout: Layout, port: int, bridge: str | None = None) -> None:
         self._layout = layout
+        self._addresses = ["127.0.0.1", bridge] if bridge else ["127.0.0.1"]
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.log = layout.logs / "localstack.log"
@@ -68,7 +69,7 @@ class LocalStack:
             "TMPDIR": str(home / "tmp"),
             # plux remembers entry points here; in the user's own cache a new plugin would go unseen.
             "XDG_CACHE_HOME": str(home / "cache"),
-            "GATEWAY_LISTEN": f"127.0.0.1:{self.port}",
+            "GATEWAY_LISTEN": ",".join(f"{address}:{self.port}" for address in self._addresses),
             # Answers name this address instead of a DNS name that only the internet resolves.
             "LOCALSTACK_HOST": f"127.0.0.1:{self.port}",
             "SQS_ENDPOINT_STRATEGY": "path",

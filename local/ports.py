@@ -32,12 +32,17 @@ def own_port(service: str, state: Path) -> int:
     return FIRST + digest % slots * len(SERVICES) + SERVICES.index(service)
 
 
-def is_free(port: int) -> bool:
-    """Say whether nobody listens on the loopback port."""
+def answers(address: str, port: int) -> bool:
+    """Say whether somebody listens there."""
     with socket.socket() as client:
         client.settimeout(1)
-        if client.connect_ex(("127.0.0.1", port)) == 0:
-            return False
+        return client.connect_ex((address, port)) == 0
+
+
+def is_free(port: int) -> bool:
+    """Say whether nobody listens on the loopback port."""
+    if answers("127.0.0.1", port):
+        return False
     with socket.socket() as server:
         # Connections that linger after a stop do not occupy the port.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

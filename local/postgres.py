@@ -24,7 +24,6 @@ ADMINISTRATOR = "postgres"
 DATABASE = "prooftrail"
 # No Unix socket: its path would be too long in a deep checkout, and TCP on the loopback does the same.
 SETTINGS = """
-listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 fsync = on
 timezone = 'UTC'
@@ -74,12 +73,12 @@ class Server:
         # A killed server that its parent has not noticed yet counts as running for pg_ctl.
         return None if ports.is_free(port) else port
 
-    def start(self, port: int, password: str) -> Database:
-        """Make the cluster if there is none, start it, and make the database."""
+    def start(self, port: int, password: str, bridge: str | None = None) -> Database:
+        """Make the cluster if there is none, start it, and make the database; listen at the bridge too, if there is one."""
         if not (self._data / "PG_VERSION").exists():
             self._initialise(password)
         if self.running_port() is None:
-            self._launch(port)
+            self._launch(port, ["127.0.0.1", bridge] if bridge else ["127.0.0.1"])
         database = Database(f"postgresql://{ADMINISTRATOR}:{password}@127.0.0.1:{port}/{DATABASE}?sslmode=disable")
         _create_database(database)
         return database
@@ -109,11 +108,14 @@ class Server:
             raise StackError(f"PostgreSQL's initdb failed: {_last_line(result.stderr)}")
         with (self._data / "postgresql.conf").open("a") as configuration:
             configuration.write(SETTINGS)
+        with (self._data / "pg_hba.conf").open("a") as access:
+            access.write("host all all samenet scram-sha-256\n")  # Docker's bridge, where we are asked to listen there
 
-    def _launch(self, port: int) -> None:
+    def _launch(self, port: int, addresses: list[str]) -> None:
+        options = f"-p {port} -h {','.join(addresses)}"
         # After a crash the old server's children may need a moment to notice.
         for attempt in range(5):
-            result = self._run("pg_ctl", "start", "-w", "-t", "60", "-l", str(self._log), "-o", f"-p {port}")
+            result = self._run("pg_ctl", "start", "-w", "-t", "60", "-l", str(self._log), "-o", options)
             if result.returncode == 0:
                 return
             time.sleep(attempt)

@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-from local import aws, environment_file, localstack, ports, roles
+from local import aws, containers, environment_file, localstack, ports, roles
 from local.aws import Clients
 from local.deploy import Build, Deployment
 from local.errors import StackError
@@ -30,20 +30,23 @@ class Stack:
     def __init__(self, state_dir: Path | str | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         self.layout = Layout.of(state_dir)
         self._say = say
+        self._bridge = containers.bridge()
         self._server = Server(self.layout.state / "postgres", self.layout.logs / "postgres.log")
 
     def up(self) -> dict[str, str]:
         """Start what does not run, deploy what changed, and return the values of stack.env."""
         self.layout.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if url := _external():
+        if url := self._external():
             Database(url).check()
         with self._lock():
             store, build = Store(self.layout.state / "store.json"), Build(self.layout)
-            local_stack = LocalStack(self.layout, self._localstack_port(store))
+            local_stack = LocalStack(self.layout, self._localstack_port(store), self._bridge)
             if self._is_up(local_stack, build):
                 self._say("already up")
-                return self.values()
-            self._start(store, build, local_stack)
+            else:
+                self._start(store, build, local_stack)
+            if containers.wanted():
+                self._let_containers_in(store, local_stack)
             return self.values()
 
     def down(self) -> bool:
@@ -65,7 +68,7 @@ class Stack:
         postgres = self._server.running_port()
         return {
             "LocalStack": f"running at {local_stack.url}" if local_stack and local_stack.is_running() else "stopped",
-            "PostgreSQL": f"running on port {postgres}" if postgres else "elsewhere" if _external() else "stopped",
+            "PostgreSQL": f"running on port {postgres}" if postgres else "elsewhere" if self._external() else "stopped",
         }
 
     def _start(self, store: Store, build: Build, local_stack: LocalStack) -> None:
@@ -77,7 +80,7 @@ class Stack:
             localstack.stop(self.layout)
             local_stack.start()
         database = self._database(store, postgres_port)
-        role_passwords = roles.passwords(database, store, own_server=not _external())
+        role_passwords = roles.passwords(database, store, own_server=not self._external())
         self._say(f"PostgreSQL: {roles.migrate(self.layout, database, role_passwords)}")
         local_stack.wait_until_ready()
         parameters = roles.publish(Clients(local_stack.url), database, role_passwords)
@@ -90,25 +93,25 @@ class Stack:
 
     def _is_up(self, local_stack: LocalStack, build: Build) -> bool:
         values = self.values()
-        if not values or not local_stack.is_running() or not (_external() or self._server.running_port()):
+        if not values or not local_stack.is_running() or not (self._external() or self._server.running_port()):
             return False
-        same_database = not _external() or values["DATABASE_URL"] == _external()
+        same_database = not self._external() or values["DATABASE_URL"] == self._external()
         return same_database and Deployment(self.layout, local_stack.url).is_current(build.fingerprint)
 
     def _database(self, store: Store, port: int) -> Database:
-        if url := _external():
+        if url := self._external():
             return Database(url)
         self._say("starting PostgreSQL")
         if not store.get("admin_password"):
             store.set("admin_password", new_password())
-        return self._server.start(port, store.get("admin_password"))
+        return self._server.start(port, store.get("admin_password"), self._bridge)
 
     def _localstack_port(self, store: Store) -> int:
         running = localstack.is_alive(self.layout)
         return self._port("localstack", store, store.get("localstack_port") if running else None)
 
     def _postgres_port(self, store: Store) -> int:
-        return 0 if _external() else self._port("postgres", store, self._server.running_port())
+        return 0 if self._external() else self._port("postgres", store, self._server.running_port())
 
     def _port(self, service: str, store: Store, running: int | None) -> int:
         asked = os.environ.get(f"PROOFTRAIL_{service.upper()}_PORT")
@@ -143,6 +146,18 @@ class Stack:
         store.set("operator_key", made)
         return made
 
+    def _let_containers_in(self, store: Store, local_stack: LocalStack) -> None:
+        if self._bridge and not ports.answers(self._bridge, local_stack.port):
+            raise StackError("The stack runs, but not for containers; run `make down`, then `make up CONTAINERS=1`.")
+        passwords = roles.passwords(Database(self.values()["DATABASE_URL"]), store, own_server=not self._external())
+        containers.write_env_file(self.layout, self._bridge, self.values(), passwords)
+
+    def _external(self) -> str:
+        """The server that the user names; a shell that has read our own stack.env names ours, which is none."""
+        named = os.environ.get("DATABASE_URL", "")
+        own_password: str | None = Store(self.layout.state / "store.json").get("admin_password")
+        return "" if own_password and own_password in named else named
+
     @contextmanager
     def _lock(self) -> Iterator[None]:
         with (self.layout.state / "lock").open("w") as file:
@@ -151,10 +166,6 @@ class Stack:
             except BlockingIOError:
                 raise StackError(f"Another `up` or `down` of {self.layout.state} is running; wait for its end.") from None
             yield
-
-
-def _external() -> str:
-    return os.environ.get("DATABASE_URL", "")
 
 
 def _local_api_url(localstack_url: str, aws_url: str) -> str:

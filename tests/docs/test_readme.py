@@ -15,7 +15,8 @@ from tests.conftest import PROJECT
 
 BLOCK = re.compile(r"^```sh(?P<note>[^\n]*)\n(?P<commands>.*?)^```$", re.DOTALL | re.MULTILINE)
 README = (PROJECT / "README.md").read_text()
-# `make test` runs this very test; that it is the command that CI runs is checked below.
+# `make test` runs this very test; that it is the command that CI runs is checked below. What needs Docker is noted so at
+# its block and run by tests/e2e/test_sam_local_invoke.py.
 BLOCKS = [match["commands"] for match in BLOCK.finditer(README) if not match["note"].strip()]
 
 

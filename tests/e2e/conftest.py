@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 from localstack_client.session import Session
 
+from local import containers
 from local.stack import Stack
 from prooftrail import invocation
 from prooftrail.database import Connection
@@ -29,6 +31,10 @@ def eventually(ask: Callable[[], Answer], good: Callable[[Answer], Any], seconds
         assert time.monotonic() < deadline, f"still not so after {seconds:.0f} s: {answer!r}"
         time.sleep(0.5)
     return answer
+
+
+def docker_answers() -> bool:
+    return shutil.which("docker") is not None and subprocess.run(["docker", "info"], capture_output=True).returncode == 0
 
 
 class System:
@@ -93,6 +99,8 @@ class System:
 def system() -> Iterator[System]:
     """A stack made from nothing; afterwards the log in it must be sound, and no process may be left."""
     state = PROJECT / ".local" / "tests"
+    if docker_answers():
+        os.environ[containers.VARIABLE] = "1"  # `sam local invoke` is tested with this stack too
     stack = Stack(state)
     stack.down()  # what a killed test run left
     shutil.rmtree(state, ignore_errors=True)

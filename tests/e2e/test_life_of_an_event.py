@@ -7,10 +7,13 @@ import os
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import duckdb
+import psutil
 import pytest
 
+from local import containers
 from prooftrail import api_keys
 from tests.conftest import DATA
 from tests.e2e.conftest import System, eventually
@@ -181,6 +184,12 @@ def test_every_resource_of_the_template_was_created(system: System) -> None:
     resources = cloudformation.describe_stack_resources(StackName="prooftrail")["StackResources"]
     assert len(resources) > 40
     assert {resource["ResourceStatus"] for resource in resources} == {"CREATE_COMPLETE"}
+
+
+def test_the_stack_listens_to_this_machine_only(system: System) -> None:
+    ports = {urlsplit(system.environment[name]).port for name in ("AWS_ENDPOINT_URL", "DATABASE_URL")}
+    listening = [at.laddr for at in psutil.net_connections("tcp") if at.status == psutil.CONN_LISTEN]
+    assert {address.ip for address in listening if address.port in ports} <= {"127.0.0.1", containers.bridge()}
 
 
 def test_the_stack_tells_the_shell_all_it_needs(system: System) -> None:

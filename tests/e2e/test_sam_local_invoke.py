@@ -1,0 +1,73 @@
+"""The real `sam local invoke`, in Lambda's own container, with the files of `events/` and the real database."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import tools
+from local.layout import architecture
+from tests.conftest import PROJECT
+from tests.e2e.conftest import System, docker_answers
+
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+IMAGE = f"public.ecr.aws/lambda/python:{VERSION}-{architecture()}"
+
+
+def _missing() -> str | None:
+    if not docker_answers():
+        return "no Docker engine answers"
+    if subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True).returncode:
+        return f"Lambda's base image {IMAGE} is not here"
+    return None
+
+
+MISSING = _missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"sam local invoke: {MISSING}")
+
+
+def invoke(system: System, function: str, event: Path) -> Any:
+    state = system.stack.layout.state
+    options = {
+        "--event": event,
+        "--template": state / "build" / "template.yaml",
+        "--env-vars": state / "env.json",
+        "--parameter-overrides": f"Runtime=python{VERSION} Architecture={architecture()}",
+        "--region": "us-east-1",
+    }
+    words = [str(word) for option in options.items() for word in option]
+    command = [str(tools.sam(system.stack.layout)), "local", "invoke", function, "--skip-pull-image", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_ingest_stores_the_sample_batch(system: System) -> None:
+    event = PROJECT / "events" / "ingest-sqs.json"
+    assert invoke(system, "IngestFunction", event) == {"batchItemFailures": []}
+    (sample, *_) = [json.loads(record["body"]) for record in json.loads(event.read_bytes())["Records"]]
+    assert system.get(f"/events/{sample['id']}", tenant=sample["tenant"])["action"] == sample["action"]
+
+
+def test_query_answers_the_sample_request(system: System, tmp_path: Path) -> None:
+    request = json.loads((PROJECT / "events" / "query-events.json").read_bytes())
+    for headers in (request["headers"], request["multiValueHeaders"]):
+        many = headers is request["multiValueHeaders"]
+        headers["Authorization"] = [system.operator["Authorization"]] if many else system.operator["Authorization"]
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(request))
+    assert invoke(system, "QueryFunction", file)["statusCode"] == 200
+    refused = invoke(system, "QueryFunction", PROJECT / "events" / "query-events.json")
+    assert refused["statusCode"] == 401  # the sample's key is made up
+    health = invoke(system, "QueryFunction", PROJECT / "events" / "query-health.json")
+    assert (health["statusCode"], json.loads(health["body"])["status"]) == (200, "ok")
+
+
+def test_archive_runs_on_the_sample_schedule(system: System) -> None:
+    summary = invoke(system, "ArchiveFunction", PROJECT / "events" / "archive-schedule.json")
+    assert summary["waiting"] == []
