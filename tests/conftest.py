@@ -124,6 +124,7 @@ KINDS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plug-in that reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker runs all tests of the deployed system, and begins with them, because they take longest."""
     for item in items:

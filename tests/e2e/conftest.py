@@ -49,7 +49,10 @@ class System:
         self.operator = {"Authorization": f"Bearer {environment['PROOFTRAIL_API_KEY']}"}
 
     def client(self, service: str) -> Any:
-        return Session().client(service, region_name="us-east-1")
+        # Not left in the environment: tests of other kinds share this process, and their AWS is another one.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", self.environment["AWS_ENDPOINT_URL"])
+            return Session().client(service, region_name="us-east-1")
 
     def database(self, role: str | None = None) -> Connection:
         """Connect as the admin, or acting as one of the functions' roles."""
@@ -105,7 +108,6 @@ def system() -> Iterator[System]:
     stack.down()  # what a killed test run left
     shutil.rmtree(state, ignore_errors=True)
     environment = stack.up()
-    os.environ["AWS_ENDPOINT_URL"] = environment["AWS_ENDPOINT_URL"]
     system = System(stack, environment)
     try:
         yield system
@@ -113,5 +115,4 @@ def system() -> Iterator[System]:
             check_log(admin)
     finally:
         system.api.close()
-        del os.environ["AWS_ENDPOINT_URL"]
         stack.down()
