@@ -36,7 +36,9 @@ class Database:
 
         Raises `DatabaseUnavailable` when the time is up.
         """
-        if self._connection is None or self._connection.closed:
+        if self._connection is not None and not _alive(self._connection):
+            self.discard()
+        if self._connection is None:
             self._connection = connect(self._settings, patience)
         return self._connection
 
@@ -45,6 +47,15 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _alive(connection: Connection) -> bool:
+    """Ask the server: a connection that was idle, or frozen with its function, may be dead without knowing it."""
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.Error:
+        return False
+    return True
 
 
 def connect(settings: DatabaseSettings, patience: float) -> Connection:

@@ -181,7 +181,7 @@ def test_every_resource_of_the_template_was_created(system: System) -> None:
     """And none is only pretended: this LocalStack refuses types that it does not have (see test_emulator)."""
     cloudformation = system.client("cloudformation")
     resources = cloudformation.describe_stack_resources(StackName="prooftrail")["StackResources"]
-    assert len(resources) > 40
+    assert len(resources) > 30
     assert {resource["ResourceStatus"] for resource in resources} == {"CREATE_COMPLETE"}
 
 

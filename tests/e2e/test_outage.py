@@ -8,6 +8,7 @@ from threading import Event, Thread
 
 from psycopg.conninfo import conninfo_to_dict
 
+from local import containers
 from local.postgres import Server
 from tests.e2e.conftest import System
 from tests.factories import native
@@ -33,7 +34,7 @@ def test_postgresql_stopped_for_twenty_seconds_under_load(system: System) -> Non
         time.sleep(3)
         server.stop()
         time.sleep(OUTAGE)
-        server.start(int(str(login["port"])), str(login["password"]))
+        server.start(int(str(login["port"])), str(login["password"]), containers.bridge())
         time.sleep(3)
     finally:
         enough.set()

@@ -196,6 +196,15 @@ def test_while_the_database_is_away_the_answer_is_503(asking: Asking, monkeypatc
     assert asking("/events", url="postgresql://nobody@127.0.0.1:1/none")[0] == 503
 
 
+def test_a_connection_that_died_while_idle_is_replaced_unseen(database: LogDatabase, asking: Asking) -> None:
+    assert asking("/events")[0] == 200
+    database.admin.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert asking("/events")[0] == 200
+
+
 def test_health_tells_of_the_database_and_the_queues_without_a_key(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     with moto.mock_aws():
         sqs_client = boto3.client("sqs")

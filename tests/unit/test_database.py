@@ -88,7 +88,9 @@ class TestIam:
         )
         monkeypatch.setenv("AWS_SESSION_TOKEN", "session/token+==")
         monkeypatch.setenv("AWS_REGION", "eu-central-1")
-        theirs = boto3.Session().client("rds", region_name="eu-central-1").generate_db_auth_token("db.example", 6432, "a user+1")
+        theirs = (
+            boto3.Session().client("rds", region_name="eu-central-1").generate_db_auth_token("db.example", 6432, "a user+1")
+        )
         assert database.iam_token("db.example", "6432", "a user+1") == theirs
         assert "X-Amz-Date=20261001T120000Z" in theirs
 
