@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, LiteralString, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import msgspec
@@ -20,8 +20,6 @@ from prooftrail.settings import DatabaseSettings
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 CONNECT_TIMEOUT = 5  # seconds for one try
 LONGEST_PAUSE = 2.0  # seconds between two tries
-
-Query: TypeAlias = LiteralString
 
 
 class Database:
