@@ -22,6 +22,9 @@ from prooftrail.formats import Accepted, RawRecord, Rejected
 from prooftrail.store import Store, Tally
 from prooftrail.telemetry import MetricUnit, logger, metrics
 
+# After a failover a warm connection may lead to what is now a reader; a new one leads to the writer.
+_PASSING = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
+
 RESERVE = 5.0  # seconds of the function's time kept back for answering
 
 
@@ -72,7 +75,7 @@ class _Writer:
                 self._store = Store(connection)
             try:
                 return self._store.append(accepted, rejected)
-            except psycopg.OperationalError as error:
+            except _PASSING as error:
                 self._database.discard()
                 if time.monotonic() > deadline:
                     raise DatabaseUnavailable(f"PostgreSQL failed until the time was up: {error}") from error

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("expected a time whose year in UTC is between 1 and 9999") from None
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Text = Annotated[str, Field(min_length=1, max_length=512, pattern="^[^\\x00]*$")]
 
 
@@ -26,8 +36,8 @@ class EventParameters(ReaderParameters):
 class EventsParameters(EventParameters):
     """For a page of events: `from` <= time < `to`, equal columns, newest first."""
 
-    since: AwareDatetime | None = Field(default=None, alias="from")
-    until: AwareDatetime | None = Field(default=None, alias="to")
+    since: Time | None = Field(default=None, alias="from")
+    until: Time | None = Field(default=None, alias="to")
     actor: Text | None = None
     action: Text | None = None
     target_type: Text | None = None

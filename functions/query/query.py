@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Literal, TypeVar
 from urllib.parse import unquote
@@ -43,7 +42,7 @@ def events() -> Response[str]:
     asked = _parameters(EventsParameters)
     with _reader(asked) as (connection, tenant):
         equal = {name: value for name in search.FILTERS if (value := getattr(asked, name)) is not None}
-        question = search.Question(tenant, _utc(asked.since), _utc(asked.until), equal)
+        question = search.Question(tenant, asked.since, asked.until, equal)
         return _page(connection, question, asked)
 
 
@@ -214,10 +213,6 @@ def _unexpected(_error: Exception) -> Response[str]:
 
 def _json(value: Any, status: HTTPStatus = HTTPStatus.OK) -> Response[str]:
     return Response(status_code=status, content_type="application/json", body=msgspec.json.encode(value).decode())
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    return time.astimezone(UTC) if time else None
 
 
 @functools.cache

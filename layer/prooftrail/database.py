@@ -19,6 +19,8 @@ from prooftrail.settings import DatabaseSettings
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 CONNECT_TIMEOUT = 5  # seconds for one try
+# Packets that nobody answers must not hold a function beyond its time: give the connection up after some seconds.
+DEAD_PEER = {"tcp_user_timeout": 5000, "keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
 LONGEST_PAUSE = 2.0  # seconds between two tries
 
 
@@ -66,7 +68,7 @@ def connect(settings: DatabaseSettings, patience: float) -> Connection:
     while True:
         try:
             return psycopg.connect(
-                **login(settings), autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_TIMEOUT
+                **DEAD_PEER | login(settings), autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_TIMEOUT
             )
         except psycopg.OperationalError as error:
             if time.monotonic() + pause > deadline:

@@ -64,7 +64,8 @@ def allow_iam_login(connection: Connection) -> None:
 
 
 def set_passwords(connection: Connection, passwords: dict[str, str]) -> None:
-    """Set the passwords of the functions' roles."""
+    """Set the passwords of the functions' roles; hashed here, so that no statement log ever holds one."""
     for role in ROLES:
-        command = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(passwords[role]))
+        hashed = connection.pgconn.encrypt_password(passwords[role].encode(), role.encode(), b"scram-sha-256").decode()
+        command = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(hashed))
         connection.execute(command)

@@ -50,15 +50,20 @@ def plan(connection: Connection, month: date, most_rows: int) -> list[Segment]:
             FROM (
                 SELECT tenant, batch_id, count(*) AS events FROM {partition} AS event
                 WHERE NOT EXISTS (
-                    SELECT FROM prooftrail.archive_segment AS segment
-                    WHERE segment.month = {month} AND segment.tenant = event.tenant AND segment.batches @> event.batch_id
+                    SELECT FROM ({planned}) AS planned
+                    WHERE planned.tenant = event.tenant AND planned.batch_id = event.batch_id
                 )
                 GROUP BY tenant, batch_id
             ) AS batches
         ) AS parts
         GROUP BY tenant, trunc(part)
         """
-    ).format(month=sql.Literal(month), most_rows=sql.Literal(most_rows), partition=partition)
+    ).format(
+        month=sql.Literal(month),
+        most_rows=sql.Literal(most_rows),
+        partition=partition,
+        planned=_batches(sql.SQL("month = {}").format(sql.Literal(month))),
+    )
     with connection.transaction():
         # Two runs that plan at once would put the same batches into two segments; so the second waits and finds none left.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('prooftrail.archive_segment'))")
@@ -104,17 +109,25 @@ def rows_query(segment: Segment) -> str:
                    error_code, error_message, error_stack_trace, duration_ms, request_id, trace_id,
                    metadata::text AS metadata, batch_id, position
             FROM {partition} AS event
-            WHERE tenant = {tenant} AND batch_id <@ (SELECT batches FROM prooftrail.archive_segment WHERE id = {id})
+            WHERE tenant = {tenant} AND batch_id IN (SELECT batch_id FROM ({batches}) AS batches)
             ORDER BY time, batch_id, position
             """
         )
         .format(
             partition=sql.Identifier("prooftrail", f"event_{segment.month:%Y_%m}"),
             tenant=sql.Literal(segment.tenant),
-            id=sql.Literal(segment.id),
+            batches=_batches(sql.SQL("id = {}").format(sql.Literal(segment.id))),
         )
         .as_string()
     )
+
+
+def _batches(of_segments: sql.Composable) -> sql.Composable:
+    """The batches of segments as rows, to be joined: asked row by row, a large multirange is unpacked for each of them."""
+    return sql.SQL(
+        "SELECT tenant, generate_series(lower(batches), upper(batches) - 1) AS batch_id "
+        "FROM (SELECT tenant, unnest(batches) AS batches FROM prooftrail.archive_segment WHERE {}) AS ranges"
+    ).format(of_segments)
 
 
 def drop_archived(connection: Connection, month: date) -> bool:

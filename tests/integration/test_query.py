@@ -155,6 +155,8 @@ def test_a_revoked_key_is_refused(database: LogDatabase, asking: Asking) -> None
         ({"limit": "x"}, "limit"),
         ({"from_": "yesterday"}, "from"),
         ({"to": "2026-01-01T00:00:00"}, "to"),
+        ({"from_": "0001-01-01T00:00:00+14:00"}, "from"),
+        ({"to": "9999-12-31T23:59:59-14:00"}, "to"),
         ({"outcome": "maybe"}, "outcome"),
         ({"actor": ""}, "actor"),
         ({"action": "a\0b"}, "action"),
