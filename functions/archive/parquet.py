@@ -1,6 +1,7 @@
 """A segment as a Parquet object: written from PostgreSQL, and read back beside PostgreSQL to see that they are the same.
 
-Arrow all the way, in bounded memory: PostgreSQL's COPY -> ADBC -> Arrow -> zstd Parquet. The only module that knows these
+Arrow all the way, a row group (bounded in rows, not yet in bytes) at a time:
+PostgreSQL's COPY -> ADBC -> Arrow -> zstd Parquet. The only module that knows these
 libraries. Times are UTC, JSON is text, and there is no tenant column: Hive's layout carries it.
 """
 
