@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-import parquet
-from prooftrail import segments, settings
+from prooftrail import parquet, segments, settings
 from prooftrail.database import Connection, Database, login
 from prooftrail.errors import ArchiveMismatch
 from prooftrail.segments import Segment

@@ -4,6 +4,7 @@ The map, from what a producer sends to where it rests; imports point downwards o
 
 - ``api_keys``, ``search``, ``store``, ``segments``, ``migrations``: each speaks SQL about one thing
 - ``database``: how a function reaches PostgreSQL
+- ``parquet``: rows become an archived object and again rows; loads Arrow, so it is imported where it is needed only
 - ``formats``: raw records become events, or are rejected with a reason
 - ``event``: what a producer sent; ``strict_json`` and ``canonical``: its bytes
 - ``settings``, ``telemetry``, ``errors``: at the bottom

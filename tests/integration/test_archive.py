@@ -17,8 +17,7 @@ from arro3.core import RecordBatchReader
 from psycopg.conninfo import conninfo_to_dict
 
 import archive
-import parquet
-from prooftrail import segments
+from prooftrail import parquet, segments
 from prooftrail.errors import ArchiveMismatch
 from tests.conftest import LogDatabase
 from tests.factories import native, sqs
