@@ -14,7 +14,7 @@ from local.layout import Layout
 from local.postgres import Database, new_password
 from local.store import Store
 
-ROLES = ("prooftrail_ingest", "prooftrail_query", "prooftrail_archive")
+ROLES = ("prooftrail_ingest", "prooftrail_query", "prooftrail_archive", "prooftrail_checkpoint", "prooftrail_verify")
 
 
 def passwords(database: Database, store: Store, own_server: bool) -> dict[str, str]:

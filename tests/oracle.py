@@ -75,7 +75,7 @@ def digest_of(event: Event) -> bytes:
         for name in ("before", "after", "metadata")
         if isinstance(raw := getattr(event, name), msgspec.Raw)
     }
-    return msgspec.structs.replace(event, **parsed).digest()
+    return msgspec.structs.replace(event, **parsed).statement().digest()
 
 
 def _rows(admin: Connection, query: str) -> list[tuple[Any, ...]]:

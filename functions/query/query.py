@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -19,9 +18,10 @@ from pydantic import ValidationError
 
 from parameters import EventParameters, EventsParameters, ReaderParameters
 from problems import Problem
-from prooftrail import api_keys, search, settings
+from prooftrail import api_keys, search, settings, system
 from prooftrail.database import Connection, Database
 from prooftrail.errors import DatabaseUnavailable
+from prooftrail.event import OWN_TENANT, Actor, Target, own_event
 from prooftrail.telemetry import logger
 
 PATIENCE = 5.0  # seconds to wait for the database: a person is waiting too
@@ -40,26 +40,29 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def events() -> Response[str]:
     """A page of events, newest first: ``{"events": [...], "next": cursor or null}``."""
     asked = _parameters(EventsParameters)
-    with _reader(asked) as (connection, tenant):
-        equal = {name: value for name in search.FILTERS if (value := getattr(asked, name)) is not None}
-        question = search.Question(tenant, asked.since, asked.until, equal)
-        return _page(connection, question, asked)
+    reader = _reader(asked)
+    equal = {name: value for name in search.FILTERS if (value := getattr(asked, name)) is not None}
+    question = search.Question(reader.tenant, asked.since, asked.until, equal)
+    with search.reading_as(reader.connection, reader.tenant):
+        page, next_cursor = _page(reader.connection, question, asked)
+    reader.record("events.read", {found.event.tenant for found, _ in page}, returned=len(page))
+    return _json({"events": [msgspec.Raw(document) for _, document in page], "next": next_cursor})
 
 
-def _page(connection: Connection, question: search.Question, asked: EventsParameters) -> Response[str]:
+def _page(
+    connection: Connection, question: search.Question, asked: EventsParameters
+) -> tuple[list[tuple[search.Found, bytes]], str | None]:
     """Cut the page where `limit` or `PAGE_BYTES` says; one more event is read to know whether there is a next page."""
     after = search.decode_cursor(question, asked.cursor) if asked.cursor else None
-    page: list[bytes] = []
-    size, last = 0, None
+    page: list[tuple[search.Found, bytes]] = []
+    size = 0
     for found in search.events(connection, question, after, asked.limit + 1):
         document = msgspec.json.encode(found.event)
         size += len(document)
         if page and (len(page) == asked.limit or size > PAGE_BYTES):
-            cursor = search.encode_cursor(question, last) if last else None
-            return _json({"events": [msgspec.Raw(item) for item in page], "next": cursor})
-        page.append(document)
-        last = found.place
-    return _json({"events": [msgspec.Raw(item) for item in page], "next": None})
+            return page, search.encode_cursor(question, page[-1][0].place)
+        page.append((found, document))
+    return page, None
 
 
 @app.get("/events/.+")
@@ -67,9 +70,11 @@ def event() -> Response[str]:
     """One event by its id."""
     id = unquote(app.current_event.path.removeprefix("/events/"))
     asked = _parameters(EventParameters)
-    with _reader(asked) as (connection, tenant):
-        owners, found = search.by_id(connection, tenant, id, asked.source)
+    reader = _reader(asked)
+    with search.reading_as(reader.connection, reader.tenant):
+        owners, found = search.by_id(reader.connection, reader.tenant, id, asked.source)
     if found is not None:
+        reader.record("event.read", {found.tenant}, Target(type="event", id=id))
         return _json(found)
     if len(owners) > 1:
         choices = [{"tenant": owner, "source": source} for owner, source in owners]
@@ -140,26 +145,47 @@ def _bad_request(errors: list[dict[str, str]]) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, f"{len(errors)} parameter(s) cannot be used: see errors", errors=errors)
 
 
-@contextmanager
-def _reader(asked: ReaderParameters) -> Iterator[tuple[Connection, str]]:
-    """Tell who asks and open the transaction in which that reader sees its tenant only."""
+class Reader(NamedTuple):
+    """Who asks, and the tenant whose events are asked for (`ALL_TENANTS` for every one)."""
+
+    connection: Connection
+    holder: api_keys.Holder
+    tenant: str
+
+    def record(self, action: str, tenants: set[str], target: Target | None = None, **outcome: Any) -> None:
+        """Append the read to the log of every tenant whose events are about to be answered.
+
+        Where there are none: to the log of the reader's own tenant, or, for an operator, of none.
+        """
+        request = app.current_event
+        actor = Actor(
+            type="api_key",
+            id=str(self.holder.id),
+            name=self.holder.label or None,
+            ip=request.request_context.identity.source_ip,
+            user_agent=request.request_context.identity.user_agent,
+        )
+        query = {name: values[0] for name, values in request.resolved_query_string_parameters.items()}
+        asked = {"path": request.path, "query": query, **outcome}
+        named = tenants or ({self.holder.tenant} - {api_keys.ALL_TENANTS}) or {OWN_TENANT}
+        reads = [own_event(action, tenant=name, actor=actor, target=target, metadata=asked) for name in sorted(named)]
+        with self.connection.transaction():
+            system.record(self.connection, *reads)
+            # Commit. A crash after it leaves a read on record that was never answered; before, neither.
+
+
+def _reader(asked: ReaderParameters) -> Reader:
     connection = _database().connection(PATIENCE)
-    tenant = _tenant(connection, asked.tenant)
-    with search.reading_as(connection, tenant):
-        yield connection, tenant
-
-
-def _tenant(connection: Connection, wanted: str | None) -> str:
     key = _presented_key()
-    own = api_keys.tenant_of(connection, key) if key else None
-    if own is None:
+    holder = api_keys.holder_of(connection, key) if key else None
+    if holder is None:
         raise Problem(
             HTTPStatus.UNAUTHORIZED,
             "expected a valid key in `Authorization: Bearer ...`",
             {"WWW-Authenticate": 'Bearer realm="prooftrail"'},
         )
-    if wanted in (None, own) or own == api_keys.ALL_TENANTS:
-        return wanted or own
+    if asked.tenant in (None, holder.tenant) or holder.tenant == api_keys.ALL_TENANTS:
+        return Reader(connection, holder, asked.tenant or holder.tenant)
     raise Problem(HTTPStatus.FORBIDDEN, "this key reads one tenant only: leave `tenant` out or name that one")
 
 

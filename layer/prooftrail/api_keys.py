@@ -1,4 +1,4 @@
-"""API keys: who asks, and for which tenant. The key itself is shown once and never stored."""
+"""API keys: who asks, and for which tenant. The key itself is shown once and never stored; its making is an event."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from datetime import datetime
 
 import msgspec
 
+from prooftrail import system
 from prooftrail.database import Connection
 from prooftrail.errors import PermanentError
+from prooftrail.event import OWN_TENANT, Target, own_event
 
 ALL_TENANTS = "*"
 _PREFIX = "pt_"
@@ -30,13 +32,24 @@ class ApiKey(msgspec.Struct, frozen=True):
     revoked_at: datetime | None
 
 
+class Holder(msgspec.Struct, frozen=True):
+    """Who asks: the key's number and label, and the tenant that it reads (`ALL_TENANTS` for an operator's)."""
+
+    id: int
+    tenant: str
+    label: str
+
+
 def create(connection: Connection, tenant: str | None, label: str = "") -> str:
     """Make a key of 256 random bits for one tenant, or for an operator of all (None), and return it."""
     key = _PREFIX + secrets.token_urlsafe(32)
-    connection.execute(
-        "INSERT INTO prooftrail.api_key (hash, hint, tenant, label) VALUES (%s, %s, %s, %s)",
-        [_hash(key), key[:8], tenant, label],
-    )
+    with connection.transaction():
+        row = connection.execute(
+            "INSERT INTO prooftrail.api_key (hash, hint, tenant, label) VALUES (%s, %s, %s, %s) RETURNING id",
+            [_hash(key), key[:8], tenant, label],
+        ).fetchone()
+        assert row is not None
+        _record(connection, "key.create", row[0], tenant, label)
     return key
 
 
@@ -48,17 +61,28 @@ def listing(connection: Connection) -> list[ApiKey]:
 
 def revoke(connection: Connection, id: int) -> None:
     """Make a key useless from now on. Raises `UnknownKey` where there is none in use under that id."""
-    revoked = connection.execute(
-        "UPDATE prooftrail.api_key SET revoked_at = clock_timestamp() WHERE id = %s AND revoked_at IS NULL", [id]
-    )
-    if not revoked.rowcount:
-        raise UnknownKey(f"expected the id of a key in use (see `prooftrail key list`), got {id}")
+    with connection.transaction():
+        revoked = connection.execute(
+            """
+            UPDATE prooftrail.api_key SET revoked_at = clock_timestamp() WHERE id = %s AND revoked_at IS NULL
+            RETURNING tenant, label
+            """,
+            [id],
+        ).fetchone()
+        if revoked is None:
+            raise UnknownKey(f"expected the id of a key in use (see `prooftrail key list`), got {id}")
+        _record(connection, "key.revoke", id, *revoked)
 
 
-def tenant_of(connection: Connection, key: str) -> str | None:
-    """The tenant that a key reads, `ALL_TENANTS` for an operator's, None for one that is not good."""
-    row = connection.execute("SELECT tenant FROM prooftrail.authenticate(%s)", [_hash(key)]).fetchone()
-    return None if row is None else str(row[0])
+def _record(connection: Connection, action: str, id: int, tenant: str | None, label: str) -> None:
+    key = Target(type="key", id=str(id), name=label or None)
+    system.record(connection, own_event(action, tenant=tenant or OWN_TENANT, target=key))
+
+
+def holder_of(connection: Connection, key: str) -> Holder | None:
+    """Whose key this is; None for one that is not good."""
+    row = connection.execute("SELECT id, tenant, label FROM prooftrail.authenticate(%s)", [_hash(key)]).fetchone()
+    return None if row is None else Holder(*row)
 
 
 def _hash(key: str) -> bytes:

@@ -13,7 +13,7 @@ from psycopg import sql
 from prooftrail.database import Connection
 from prooftrail.errors import PermanentError
 
-ROLES = ("prooftrail_ingest", "prooftrail_query", "prooftrail_archive")
+ROLES = ("prooftrail_ingest", "prooftrail_query", "prooftrail_archive", "prooftrail_checkpoint", "prooftrail_verify")
 _LOCK = 7_307_199_021  # any number that nobody else uses for an advisory lock in this database
 
 

@@ -20,7 +20,7 @@ from psycopg import sql
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.database import Connection
 from prooftrail.errors import PermanentError
-from prooftrail.event import Event, Time
+from prooftrail.event import OWN_SOURCE, Event, Time
 from prooftrail.store import COLUMNS, from_row
 
 # What a filter is called outside and which column it compares.
@@ -124,6 +124,8 @@ def _conditions(question: Question, after: Place | None) -> tuple[list[sql.Compo
     values: dict[str, Any] = {"tenant": question.tenant}
     named = question.tenant != ALL_TENANTS
     conditions: list[sql.Composable] = [sql.SQL("tenant = %(tenant)s" if named else "tenant = tenant.name")]
+    if "source" not in question.equal:  # our own events are answered to who asks for them
+        conditions.append(sql.SQL("source <> {}").format(OWN_SOURCE))
     for name, value in question.equal.items():
         conditions.append(sql.SQL("{} = {}").format(sql.Identifier(FILTERS[name]), sql.Placeholder(name)))
         values[name] = value

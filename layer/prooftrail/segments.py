@@ -107,7 +107,7 @@ def rows_query(segment: Segment) -> str:
                    actor_type, actor_id, actor_name, actor_ip, actor_user_agent, actor_session_id, actor_roles,
                    target_type, target_id, target_name, site, message, before::text AS before, after::text AS after,
                    error_code, error_message, error_stack_trace, duration_ms, request_id, trace_id,
-                   metadata::text AS metadata, batch_id, position
+                   metadata::text AS metadata, batch_id, position, salt, commitments
             FROM {partition} AS event
             WHERE tenant = {tenant} AND batch_id IN (SELECT batch_id FROM ({batches}) AS batches)
             ORDER BY time, batch_id, position

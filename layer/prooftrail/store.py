@@ -1,24 +1,29 @@
 """Append: one transaction in which every record becomes stored, duplicate or quarantined.
 
 The transaction, in order: claim the keys (which says what is new), compare what was known, put away what is unacceptable,
-open a batch per tenant, copy the events. Nothing is durable before its commit; after it everything is, and a crash between
-the commit and the acknowledgement means a redelivery that finds duplicates.
+copy the events, and last, while the heads of their logs are locked, give each batch its place there. Nothing is durable
+before its commit; after it everything is, and a crash between the commit and the acknowledgement means a redelivery that
+finds duplicates.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import psycopg
 from psycopg import sql
 
 from prooftrail.database import Connection
-from prooftrail.event import Actor, Error, Event, Target
+from prooftrail.event import NO_ERROR, NOBODY, NOTHING, OWN_TENANT, Actor, Error, Event, Target, own_event
 from prooftrail.formats import Accepted, Rejected
+from prooftrail.ledger import entry
+from prooftrail.ledger.merkle import Frontier
 
 COLUMNS = (
     "tenant", "time", "batch_id", "position", "id", "source", "sequence", "category", "action", "level", "outcome",
@@ -26,11 +31,29 @@ COLUMNS = (
     "target_type", "target_id", "target_name", "site", "message", "before", "after",
     "error_code", "error_message", "error_stack_trace", "duration_ms", "request_id", "trace_id", "metadata",
 )  # fmt: skip
+_WRITTEN = (*COLUMNS, "salt")
 
 # The database judges last: what passed our checks and is refused all the same can never be stored.
 _REFUSALS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 
-_NOBODY, _NOTHING, _NO_ERROR = Actor(), Target(), Error()
+
+class _New(NamedTuple):
+    """An event about to be stored, with what its log and its key need."""
+
+    event: Event
+    statement: entry.Statement
+    digest: bytes
+
+
+_First: TypeAlias = tuple[_New, Accepted]  # of a key in one call
+
+
+class _Batch(NamedTuple):
+    """The events of one tenant that become durable together; the leaf hashes are in order of position."""
+
+    id: int
+    items: list[_New]
+    leaf_hashes: list[bytes]
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -50,6 +73,7 @@ class Store:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._partitions: set[date] = set()  # known to be there; the archive may drop one at any time
+        self._logs: set[str] = set()  # tenants whose logs are known to be there
 
     def uses(self, connection: Connection) -> bool:
         """Tell whether this is the connection it writes to."""
@@ -80,29 +104,52 @@ class Store:
         middle = len(accepted) // 2
         return self.append(accepted[:middle], rejected) + self.append(accepted[middle:], [])
 
+    def append_own(self, *events: Event) -> None:
+        """Append Prooftrail's own events to their logs, in the caller's transaction, once in it and as its last step.
+
+        (Once, because logs are locked in one order, and a second call would begin anew; last, because they stay locked.)
+        """
+        self._ensure_places(events)
+        self._enter(self._claimed_own(events))
+
     def _append_known(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Tally:
-        self._ensure_partitions(item.event.time for item in accepted)
-        firsts, digests, rejections = _first_of_each_key(accepted)
+        self._ensure_places([item.event for item in accepted])
+        firsts, conflicts = _settle(accepted)
         with self._connection.transaction():
-            new = self._claim_keys(firsts, digests)
-            known = [item for item in firsts if item.event.key not in new]
-            rejections += self._conflicts(known, digests)
-            self._quarantine([*rejected, *rejections])
-            self._copy([item.event for item in firsts if item.event.key in new])
+            new = self._claim_keys([item for item, _ in firsts.values()])
+            conflicts += self._conflicts({key: first for key, first in firsts.items() if key not in new})
+            decisions = self._claimed_own(self._quarantine([*rejected, *conflicts]))
+            self._enter([item for key, (item, _) in firsts.items() if key in new] + decisions)
             # Commit. Before: nothing of this is visible. After: all of it is durable.
         return Tally(
             stored=len(new),
-            duplicate=len(accepted) - len(new) - len(rejections),
-            quarantined=len(rejected) + len(rejections),
+            duplicate=len(accepted) - len(new) - len(conflicts),
+            quarantined=len(rejected) + len(conflicts),
         )
 
-    def _ensure_partitions(self, times: Iterable[datetime]) -> None:
-        """Create missing months, each in a transaction of its own, before ours holds any lock."""
-        for month in {date(time.year, time.month, 1) for time in times} - self._partitions:
+    def _ensure_places(self, events: Sequence[Event]) -> None:
+        """Make missing months and logs, each in a transaction of its own, before ours holds any lock.
+
+        Those that a quarantine decision needs are always among them.
+        """
+        months = {date(time.year, time.month, 1) for time in [datetime.now(UTC), *(event.time for event in events)]}
+        for month in months - self._partitions:
             self._connection.execute("SELECT prooftrail.create_partition(%s)", [month])
             self._partitions.add(month)
+        tenants = {OWN_TENANT, *(event.tenant for event in events)}
+        if not tenants <= self._logs:
+            self._connection.execute(
+                """
+                WITH named AS (
+                    INSERT INTO prooftrail.tenant (name) SELECT * FROM unnest(%(tenants)s::text[]) ON CONFLICT DO NOTHING
+                )
+                INSERT INTO prooftrail.log (tenant) SELECT * FROM unnest(%(tenants)s::text[]) ON CONFLICT DO NOTHING
+                """,
+                {"tenants": sorted(tenants)},
+            )
+            self._logs |= tenants
 
-    def _claim_keys(self, items: Sequence[Accepted], digests: dict[tuple[str, str, str], bytes]) -> set[tuple[str, ...]]:
+    def _claim_keys(self, items: Sequence[_New]) -> set[tuple[str, ...]]:
         """Insert the keys that are not there yet and return them.
 
         In one order everywhere, so that two transactions never wait for each other in a circle. A key that another
@@ -110,7 +157,7 @@ class Store:
         """
         if not items:
             return set()
-        ordered = sorted((item.event for item in items), key=lambda event: event.key)
+        ordered = sorted(items, key=lambda item: item.event.key)
         claimed = self._connection.execute(
             """
             INSERT INTO prooftrail.event_key (tenant, id, source, time, digest)
@@ -119,92 +166,144 @@ class Store:
             RETURNING tenant, id, source
             """,
             [
-                [event.tenant for event in ordered],
-                [event.id for event in ordered],
-                [event.source for event in ordered],
-                [event.time for event in ordered],
-                [digests[event.key] for event in ordered],
+                [item.event.tenant for item in ordered],
+                [item.event.id for item in ordered],
+                [item.event.source for item in ordered],
+                [item.event.time for item in ordered],
+                [item.digest for item in ordered],
             ],
         )
         return set(claimed)
 
-    def _conflicts(self, known: Sequence[Accepted], digests: dict[tuple[str, str, str], bytes]) -> list[Rejected]:
-        """Those whose identity belongs to an event of other content; the rest are honest duplicates."""
+    def _claimed_own(self, events: Sequence[Event]) -> list[_New]:
+        """Own events with their keys, which nobody else can have."""
+        items = list(map(_new, events))
+        self._claim_keys(items)
+        return items
+
+    def _conflicts(self, known: Mapping[tuple[str, ...], _First]) -> list[Rejected]:
+        """Those whose identity belongs to an event of other content; the rest are honest duplicates.
+
+        Nobody can tell any more what an erased event said, so whatever comes under its identity counts as a duplicate.
+        """
         if not known:
             return []
-        keys = [item.event.key for item in known]
         rows = self._connection.execute(
             """
             SELECT tenant, id, source, digest
             FROM prooftrail.event_key
             JOIN unnest(%s::text[], %s::text[], %s::text[]) AS wanted (tenant, id, source) USING (tenant, id, source)
             """,
-            [list(part) for part in zip(*keys, strict=True)],
+            [list(part) for part in zip(*known, strict=True)],
         )
-        stored = {(tenant, id, source): digest for tenant, id, source, digest in rows}
-        return [_conflict(item) for item in known if stored[item.event.key] != digests[item.event.key]]
+        stored: dict[tuple[str, ...], bytes | None] = {(tenant, id, source): digest for tenant, id, source, digest in rows}
+        return [_conflict(accepted) for key, (item, accepted) in known.items() if stored[key] not in (item.digest, None)]
 
-    def _quarantine(self, rejected: Sequence[Rejected]) -> None:
+    def _quarantine(self, rejected: Sequence[Rejected]) -> list[Event]:
+        """Put records away and return the decisions to do so, as events; a redelivered record is there already."""
         if not rejected:
-            return
-        ordered = sorted(rejected, key=lambda item: item.origin)
-        self._connection.execute(
+            return []
+        by_origin = {item.origin: item for item in sorted(rejected, key=lambda item: item.origin)}
+        rows = self._connection.execute(
             """
             INSERT INTO prooftrail.quarantine (origin, reason, detail, raw)
             SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %b::bytea[])
             ON CONFLICT ON CONSTRAINT quarantine_origin_is_unique DO NOTHING
+            RETURNING origin
             """,
             [
-                [item.origin for item in ordered],
-                [item.reason for item in ordered],
-                [_storable(item.detail) for item in ordered],
-                [item.raw for item in ordered],
+                list(by_origin),
+                [item.reason for item in by_origin.values()],
+                [_storable(item.detail) for item in by_origin.values()],
+                [item.raw for item in by_origin.values()],
             ],
         )
+        return [_decision(by_origin[origin]) for (origin,) in rows]
 
-    def _copy(self, events: Sequence[Event]) -> None:
-        """Open one batch per tenant and copy its events, month by month, straight into the partitions."""
-        by_tenant: dict[str, list[Event]] = defaultdict(list)
-        for event in events:
-            by_tenant[event.tenant].append(event)
-        by_month: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        for tenant, batch_id in self._open_batches(by_tenant).items():
-            for position, event in enumerate(by_tenant[tenant]):
-                by_month[f"event_{event.time:%Y_%m}"].append(to_row(event, batch_id, position))
-        columns = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
+    def _enter(self, items: Sequence[_New]) -> None:
+        """Give the events their places: copied as batches, one per tenant, then the batches put into the tenants' logs."""
+        if items:
+            batches = self._copy(items)
+            self._extend_logs(batches)
+
+    def _copy(self, items: Sequence[_New]) -> dict[str, _Batch]:
+        """Copy the events, month by month, straight into the partitions; returns each tenant's batch."""
+        batches = self._open_batches(items)
+        by_month: dict[str, list[tuple[_Batch, int]]] = defaultdict(list)
+        for tenant in sorted(batches):
+            for position, item in enumerate(batches[tenant].items):
+                by_month[f"event_{item.event.time:%Y_%m}"].append((batches[tenant], position))
+        columns = sql.SQL(", ").join(map(sql.Identifier, _WRITTEN))
         with self._connection.cursor() as cursor:
-            for partition, rows in sorted(by_month.items()):
+            for partition, places in sorted(by_month.items()):
                 command = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier("prooftrail", partition), columns)
                 with cursor.copy(command) as copy:
-                    for row in rows:
-                        copy.write_row(row)
+                    for batch, position in places:
+                        copy.write_row(_sealed_row(batch, position))
+        return batches
 
-    def _open_batches(self, by_tenant: dict[str, list[Event]]) -> dict[str, int]:
-        if not by_tenant:
-            return {}
-        tenants = sorted(by_tenant)
+    def _open_batches(self, items: Sequence[_New]) -> dict[str, _Batch]:
+        by_tenant: dict[str, list[_New]] = defaultdict(list)
+        for item in items:
+            by_tenant[item.event.tenant].append(item)
+        ids = self._connection.execute(
+            "SELECT nextval('prooftrail.batch_id_seq') FROM generate_series(1, %s)", [len(by_tenant)]
+        )
+        return {
+            tenant: _Batch(id, of_tenant, [b""] * len(of_tenant))
+            for (tenant, of_tenant), (id,) in zip(by_tenant.items(), ids, strict=True)
+        }
+
+    def _extend_logs(self, batches: Mapping[str, _Batch]) -> None:
+        """Lock the heads of the logs, in one order everywhere, and append the batches; all that follows is the commit."""
+        heads = self._lock_heads(sorted(batches))
+        firsts = {tenant: head.size for tenant, head in heads.items()}
+        for tenant, head in heads.items():
+            head.extend(batches[tenant].leaf_hashes)
+        columns = zip(*(_batch_row(batches[tenant], firsts[tenant], head) for tenant, head in heads.items()), strict=True)
         self._connection.execute(
-            "INSERT INTO prooftrail.tenant (name) SELECT * FROM unnest(%s::text[]) ON CONFLICT DO NOTHING", [tenants]
-        )
-        rows = self._connection.execute(
             """
-            INSERT INTO prooftrail.batch (tenant, event_count, min_time, max_time)
-            SELECT * FROM unnest(%s::text[], %s::integer[], %s::timestamptz[], %s::timestamptz[])
-            RETURNING tenant, id
+            WITH added AS (
+                SELECT * FROM unnest(%s::bigint[], %s::text[], %s::integer[], %s::timestamptz[], %s::timestamptz[],
+                                     %s::bigint[], %b::bytea[], %b::bytea[], %s::bigint[], %b::bytea[])
+                AS added (id, tenant, event_count, min_time, max_time, first_index, leaf_hashes, root, size, frontier)
+            ), extended AS (
+                UPDATE prooftrail.log SET size = added.size, frontier = added.frontier
+                FROM added WHERE log.tenant = added.tenant
+            )
+            INSERT INTO prooftrail.batch (id, tenant, event_count, min_time, max_time, first_index, leaf_hashes, root)
+            SELECT id, tenant, event_count, min_time, max_time, first_index, leaf_hashes, root FROM added
             """,
-            [
-                tenants,
-                [len(by_tenant[tenant]) for tenant in tenants],
-                [min(event.time for event in by_tenant[tenant]) for tenant in tenants],
-                [max(event.time for event in by_tenant[tenant]) for tenant in tenants],
-            ],
+            list(map(list, columns)),
         )
-        return dict(rows.fetchall())
+
+    def _lock_heads(self, tenants: list[str]) -> dict[str, Frontier]:
+        rows = self._connection.execute(
+            "SELECT tenant, size, frontier FROM prooftrail.log WHERE tenant = ANY(%s) ORDER BY tenant FOR UPDATE",
+            [tenants],
+            binary=True,
+        )
+        return {tenant: Frontier.from_bytes(size, frontier) for tenant, size, frontier in rows}
+
+
+def _sealed_row(batch: _Batch, position: int) -> tuple[Any, ...]:
+    """The row of an event, with fresh salts; its leaf hash goes into the batch. (PostgreSQL works on the rows before.)"""
+    item, salts = batch.items[position], os.urandom(entry.SALTS)
+    batch.leaf_hashes[position] = entry.leaf(item.statement, salts)
+    return (*to_row(item.event, batch.id, position), salts)
+
+
+def _batch_row(batch: _Batch, first_index: int, head: Frontier) -> tuple[Any, ...]:
+    times = [item.event.time for item in batch.items]
+    return (
+        batch.id, batch.items[0].event.tenant, len(times), min(times), max(times), first_index,
+        b"".join(batch.leaf_hashes), head.root(), head.size, head.to_bytes(),
+    )  # fmt: skip
 
 
 def to_row(event: Event, batch_id: int, position: int) -> tuple[Any, ...]:
     """Lay an event out as a row, in the order of `COLUMNS`."""
-    actor, target, error = event.actor or _NOBODY, event.target or _NOTHING, event.error or _NO_ERROR
+    actor, target, error = event.actor or NOBODY, event.target or NOTHING, event.error or NO_ERROR
     return (
         event.tenant, event.time, batch_id, position, event.id, event.source, event.sequence, event.category,
         event.action, event.level, event.outcome,
@@ -228,13 +327,13 @@ def from_row(row: Sequence[Any]) -> Event:
         action=value["action"],
         level=value["level"],
         outcome=value["outcome"],
-        actor=_or_none(Actor(**_prefixed(value, "actor_")), _NOBODY),
-        target=_or_none(Target(**_prefixed(value, "target_")), _NOTHING),
+        actor=_or_none(Actor(**_prefixed(value, "actor_")), NOBODY),
+        target=_or_none(Target(**_prefixed(value, "target_")), NOTHING),
         site=value["site"],
         message=value["message"],
         before=_raw(value["before"]),
         after=_raw(value["after"]),
-        error=_or_none(Error(**_prefixed(value, "error_")), _NO_ERROR),
+        error=_or_none(Error(**_prefixed(value, "error_")), NO_ERROR),
         duration_ms=value["duration_ms"],
         request_id=value["request_id"],
         trace_id=value["trace_id"],
@@ -258,21 +357,27 @@ def _json(value: Any) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
 
 
-def _first_of_each_key(
-    accepted: Sequence[Accepted],
-) -> tuple[list[Accepted], dict[tuple[str, str, str], bytes], list[Rejected]]:
-    """Settle twins inside one batch: the first of each key, the digests, and those that contradict the first."""
-    firsts: list[Accepted] = []
-    digests: dict[tuple[str, str, str], bytes] = {}
+def _new(event: Event) -> _New:
+    statement = event.statement()
+    return _New(event, statement, statement.digest())
+
+
+def _settle(accepted: Sequence[Accepted]) -> tuple[dict[tuple[str, ...], _First], list[Rejected]]:
+    """Settle twins inside one batch: the first of each key, and those that contradict it."""
+    firsts: dict[tuple[str, ...], _First] = {}
     conflicts: list[Rejected] = []
     for item in accepted:
-        digest = item.event.digest()
-        first = digests.setdefault(item.event.key, digest)
-        if first is digest:
-            firsts.append(item)
-        elif first != digest:
+        new = _new(item.event)
+        first, _ = firsts.setdefault(item.event.key, (new, item))
+        if first.digest != new.digest:
             conflicts.append(_conflict(item))
-    return firsts, digests, conflicts
+    return firsts, conflicts
+
+
+def _decision(item: Rejected) -> Event:
+    """The event that a record was put into quarantine; its bytes, which may be anything, are named by their SHA-256."""
+    content = {"reason": item.reason, "bytes": len(item.raw), "sha256": hashlib.sha256(item.raw).hexdigest()}
+    return own_event("quarantine.put", target=Target(type="record", id=item.origin), metadata=content)
 
 
 def _conflict(item: Accepted) -> Rejected:

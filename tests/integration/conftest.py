@@ -106,7 +106,12 @@ def _request(path: str, headers: dict[str, str], parameters: dict[str, Any]) -> 
         "queryStringParameters": {name: values[-1] for name, values in many.items()} or None,
         "multiValueQueryStringParameters": many or None,
         "pathParameters": {"proxy": path.lstrip("/")},
-        "requestContext": {"httpMethod": "GET", "path": path, "stage": "v1"},
+        "requestContext": {
+            "httpMethod": "GET",
+            "path": path,
+            "stage": "v1",
+            "identity": {"sourceIp": "192.0.2.7", "userAgent": "auditor/1.0"},
+        },
         "body": None,
         "isBase64Encoded": False,
     }

@@ -66,8 +66,14 @@ def test_a_new_key_is_printed_once_alone_on_its_line_and_works(database: LogData
     tenant = run("key", "create", "--tenant", "acme").stdout
     assert operator.endswith("\n")
     assert operator.count("\n") == tenant.count("\n") == 1
-    assert api_keys.tenant_of(database.admin, operator.strip()) == api_keys.ALL_TENANTS
-    assert api_keys.tenant_of(database.admin, tenant.strip()) == "acme"
+    assert tenant_of(database, operator) == api_keys.ALL_TENANTS
+    assert tenant_of(database, tenant) == "acme"
+
+
+def tenant_of(database: LogDatabase, key: str) -> str:
+    holder = api_keys.holder_of(database.admin, key.strip())
+    assert holder is not None
+    return holder.tenant
 
 
 def test_keys_are_listed_without_themselves_and_revoked_by_number(database: LogDatabase, url: str) -> None:
@@ -78,7 +84,7 @@ def test_keys_are_listed_without_themselves_and_revoked_by_number(database: LogD
     assert key.startswith(hint.rstrip("\u2026"))
     assert run("key", "revoke", number).stdout == f"key {number} is revoked\n"
     assert "\trevoked " in run("key", "list").stdout
-    assert api_keys.tenant_of(database.admin, key) is None
+    assert api_keys.holder_of(database.admin, key) is None
     assert "expected the id of a key in use" in fails(run("key", "revoke", number))
 
 

@@ -131,7 +131,15 @@ def test_no_table_shows_the_query_role_rows_without_row_level_security(database:
         """
     ).fetchall()
     assert [name for name, secured, granted in tables if granted and not secured] == []
-    assert {name for name, _, granted in tables if granted} == {"event", "event_key", "tenant", "archive_segment"}
+    assert {name for name, _, granted in tables if granted} == {
+        "event",
+        "event_key",
+        "tenant",
+        "archive_segment",
+        "log",
+        "batch",
+        "checkpoint",
+    }
 
 
 def test_the_functions_own_nothing_and_change_nothing_of_the_log(database: LogDatabase) -> None:
@@ -144,7 +152,8 @@ def test_the_functions_own_nothing_and_change_nothing_of_the_log(database: LogDa
     changeable = database.admin.execute(
         """
         SELECT rolname, relname FROM pg_class CROSS JOIN pg_roles
-        WHERE relnamespace = 'prooftrail'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'archive_segment'
+        WHERE relnamespace = 'prooftrail'::regnamespace AND relkind IN ('r', 'p')
+            AND relname NOT IN ('archive_segment', 'log')
             AND rolname = ANY(%s)
             AND (has_any_column_privilege(rolname, pg_class.oid, 'UPDATE')
                 OR has_table_privilege(rolname, pg_class.oid, 'DELETE, TRUNCATE'))

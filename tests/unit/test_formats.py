@@ -244,8 +244,8 @@ class TestContainers:
         assert outcome.raw == body
 
     def test_more_elements_than_the_limit_are_one_rejected_record(self) -> None:
-        assert len(read([{}] * formats.MOST_ELEMENTS)) == formats.MOST_ELEMENTS
-        assert len(read([{}] * (formats.MOST_ELEMENTS + 1))) == 1
+        assert len(read([{"id": "x" * 50}] * formats.MOST_ELEMENTS)) == formats.MOST_ELEMENTS
+        assert len(read([{"id": "x" * 50}] * (formats.MOST_ELEMENTS + 1))) == 1
 
     @pytest.mark.parametrize(
         ("body", "kind"),
@@ -417,7 +417,7 @@ def check_total(body: bytes) -> None:
         assert outcome.raw in body
         if isinstance(outcome, Accepted):
             assert formats.EARLIEST <= outcome.event.time <= LATEST
-            assert len(outcome.event.digest()) == 32
+            assert len(outcome.event.statement().digest()) == 32
         else:
             assert outcome.reason
             assert outcome.detail

@@ -15,11 +15,13 @@ import msgspec
 
 from prooftrail import strict_json
 from prooftrail.errors import InvalidRecord
-from prooftrail.event import Event
+from prooftrail.event import OWN_SOURCE, Event
 from prooftrail.formats import cloudtrail, eventbridge, native
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_ELEMENTS = 10_000  # of one record; more would let one message fill the quarantine
+FEW_ELEMENTS = 10
+SMALLEST_EVENT = 50  # bytes: the names of the fields that an event must have take as much
 
 
 class RawRecord(msgspec.Struct, frozen=True):
@@ -59,7 +61,7 @@ def read(record: RawRecord, latest: datetime) -> Iterator[Accepted | Rejected]:
             yield Rejected(record.origin, record.body, error.reason, error.detail)
             return
     else:
-        if _container(document) is None:
+        if _container(document, len(record.body)) is None:
             yield _event(document, record.origin, record.body, latest)
             return
         elements = _elements(record.body)
@@ -69,10 +71,10 @@ def read(record: RawRecord, latest: datetime) -> Iterator[Accepted | Rejected]:
         yield Rejected(record.origin, record.body, "unknown-shape", "expected at least one event, got an empty list")
 
 
-def _container(document: Any) -> list[Any] | None:
+def _container(document: Any, size: int) -> list[Any] | None:
     """The list of events that the document is, or None where it is one event."""
     items = document["Records"] if isinstance(document, dict) and document.keys() == {"Records"} else document
-    if isinstance(items, list) and len(items) <= MOST_ELEMENTS and all(isinstance(item, dict) for item in items):
+    if isinstance(items, list) and _plausible(len(items), size) and all(isinstance(item, dict) for item in items):
         return items
     return None
 
@@ -88,8 +90,13 @@ def _elements(body: bytes) -> list[msgspec.Raw]:
         elements = msgspec.json.decode(log_file[1] if log_file else body, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return []
-    plausible = len(elements) <= MOST_ELEMENTS and all(bytes(element).startswith(b"{") for element in elements)
+    plausible = _plausible(len(elements), len(body)) and all(bytes(element).startswith(b"{") for element in elements)
     return elements if plausible else []
+
+
+def _plausible(elements: int, size: int) -> bool:
+    """Whether so many events can be in so many bytes: a list of thousands of ``{}`` is one bad record, not thousands."""
+    return elements <= MOST_ELEMENTS and (elements <= FEW_ELEMENTS or size >= elements * SMALLEST_EVENT)
 
 
 def _element(raw: bytes, origin: str, latest: datetime) -> Accepted | Rejected:
@@ -101,7 +108,7 @@ def _element(raw: bytes, origin: str, latest: datetime) -> Accepted | Rejected:
 
 def _event(document: Any, origin: str, raw: bytes, latest: datetime) -> Accepted | Rejected:
     try:
-        return Accepted(origin, raw, _in_time(_map(document, origin), latest))
+        return Accepted(origin, raw, _admitted(_map(document, origin), latest))
     except InvalidRecord as error:
         return Rejected(origin, raw, error.reason, error.detail)
     except msgspec.ValidationError as error:
@@ -118,7 +125,9 @@ def _map(document: Any, origin: str) -> Event:
     return native.to_event(document, fallback_id=origin)
 
 
-def _in_time(event: Event, latest: datetime) -> Event:
+def _admitted(event: Event, latest: datetime) -> Event:
+    if event.source == OWN_SOURCE:
+        raise InvalidRecord("reserved-source", f"the source {OWN_SOURCE!a} is for Prooftrail's own events: choose another")
     if event.time < EARLIEST:
         raise InvalidRecord("time-out-of-range", f"time is {event.time.isoformat()}, before 1970: is the field unset?")
     if event.time > latest:

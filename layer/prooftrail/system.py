@@ -1,0 +1,24 @@
+"""Prooftrail's own events (a read, an archive step, a new key) go into the log like all others, from any function."""
+
+from __future__ import annotations
+
+from prooftrail.database import Connection
+from prooftrail.event import Event
+from prooftrail.store import Store
+
+WRITER = "prooftrail_ingest"
+
+
+def record(connection: Connection, *events: Event) -> None:
+    """Append own events (see `event.own_event`) in the caller's transaction, once in it and as its last step.
+
+    What the caller did and the record of it become durable together or not at all. Turns into the writer's role for that
+    moment where the login may: the functions' roles can, and an owner who cannot needs not.
+    """
+    row = connection.execute("SELECT current_setting('role'), pg_has_role(session_user, %s, 'MEMBER')", [WRITER]).fetchone()
+    assert row is not None
+    before, may_write_as = row
+    if may_write_as:
+        connection.execute("SELECT set_config('role', %s, true)", [WRITER])
+    Store(connection).append_own(*events)
+    connection.execute("SELECT set_config('role', %s, true)", [before])
