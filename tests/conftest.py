@@ -30,7 +30,8 @@ SERVER_VARIABLE = "TEST_SERVER_URL"
 if "DATABASE_URL" in os.environ:
     os.environ[SERVER_VARIABLE] = os.environ["DATABASE_URL"]
 
-KEPT = {"PROOFTRAIL_STATE_DIR", "PROOFTRAIL_TEST_DATA"}  # parallel workers read the latter
+# Parallel workers read the latter two.
+KEPT = {"PROOFTRAIL_STATE_DIR", "PROOFTRAIL_TEST_DATA", "PROOFTRAIL_TEST_DOCUMENTS"}
 
 # Tests must not depend on what the developer's shell has set; functions read all of these.
 for name in list(os.environ):
@@ -122,6 +123,7 @@ def _create_database(server: Connection, template: str) -> str:
 KINDS = {
     "unit": "no servers",
     "integration": "the handlers on a real PostgreSQL, AWS by moto",
+    "interop": "our files read by implementations not ours",
     "faults": "processes killed, servers stopped",
     "e2e": "the deployed system in LocalStack",
     "docs": "the README's commands",

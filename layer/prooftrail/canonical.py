@@ -1,68 +1,60 @@
-"""Canonical JSON (RFC 8785): equal values, equal bytes. Pure; the fast path needs msgspec, the rule needs nothing.
+"""Canonical JSON (RFC 8785) at full speed: the same bytes as `prooftrail.ledger.canonical`, by msgspec.
 
-One extension, so that no digit is lost: integers of 64 bits are written as digits, not rounded to a double.
+msgspec's sorted form is the canonical one but for floats, which are given to it already written, and for keys beyond the
+Basic Multilingual Plane, which UTF-16 sorts otherwise than UTF-8: those are left to the ledger's exact way.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from prooftrail.ledger import canonical as exact
+
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
-_DIGITS_UP_TO = 21  # ECMAScript writes 1e20 as digits and 1e21 with an exponent (ECMA-262 Number::toString)
+
+
+class _NotPlain(Exception):
+    """The value holds what msgspec would not write canonically."""
 
 
 def encode(value: Any) -> bytes:
     """Encode plain values (str, int, float, bool, None, dict, list) canonically, as UTF-8.
 
-    msgspec's sorted form is the canonical one but for floats and for keys beyond the Basic Multilingual Plane.
+    Raises `ledger.canonical.NotCanonical` for what JSON cannot hold.
     """
-    if _is_plain(value):
-        return _encode_sorted(value)
-    return _exact(value).encode("utf-8")
+    try:
+        return _encode_sorted(_with_floats_written(value))
+    except (_NotPlain, UnicodeEncodeError):
+        return exact.encode(value)
 
 
-def _is_plain(value: Any) -> bool:
+def _with_floats_written(value: Any) -> Any:
+    """The value itself, or a copy of its containers as far as there are floats in them."""
+    members: Iterable[tuple[Any, Any]]
     kind = type(value)
+    if kind is float:
+        return msgspec.Raw(exact.number(value))
     if kind is dict:
-        return all(map(_is_bmp, value)) and all(map(_is_plain, value.values()))
-    if kind is list:
-        return all(map(_is_plain, value))
-    return kind is not float
+        if not _is_bmp("".join(value)):
+            raise _NotPlain
+        members = value.items()
+    elif kind is list:
+        members = enumerate(value)
+    else:
+        return value
+    copy = None
+    for place, item in members:
+        kind = type(item)
+        if kind is float or kind is dict or kind is list:
+            written = _with_floats_written(item)
+            if written is not item:
+                copy = copy or value.copy()
+                copy[place] = written
+    return copy or value
 
 
-def _is_bmp(key: str) -> bool:
-    return key.isascii() or max(key) < "\U00010000"
-
-
-def _exact(value: Any) -> str:
-    if isinstance(value, dict):
-        members = sorted(value.items(), key=lambda member: member[0].encode("utf-16-be"))
-        return "{" + ",".join(f"{_exact(key)}:{_exact(item)}" for key, item in members) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_exact, value)) + "]"
-    if isinstance(value, float):
-        return _number(value)
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _number(value: float) -> str:
-    """Write a double as ECMAScript does: Python finds the same shortest digits and only places them otherwise."""
-    if value == 0:
-        return "0"
-    sign = "-" if value < 0 else ""
-    mantissa, _, exponent = f"{abs(value)!r}".partition("e")
-    whole, _, fraction = mantissa.partition(".")
-    digits = (whole + fraction).lstrip("0")
-    # The decimal point stands after so many of the digits.
-    point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits))
-    digits = digits.rstrip("0")
-    if 0 < point <= _DIGITS_UP_TO:
-        padded = digits.ljust(point, "0")
-        return sign + padded[:point] + ("." + padded[point:] if len(padded) > point else "")
-    if -6 < point <= 0:
-        return f"{sign}0.{'0' * -point}{digits}"
-    tail = "." + digits[1:] if len(digits) > 1 else ""
-    return f"{sign}{digits[0]}{tail}e{point - 1:+d}"
+def _is_bmp(text: str) -> bool:
+    return text.isascii() or max(text) < "\U00010000"
