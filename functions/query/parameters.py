@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from aws_lambda_powertools.utilities.data_classes.common import BaseProxyEvent
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from problems import bad_request
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -51,3 +54,20 @@ class EventsParameters(EventParameters):
         if self.since and self.until and self.since >= self.until:
             raise ValueError("`from` must be earlier than `to`")
         return self
+
+
+Parameters = TypeVar("Parameters", bound=ReaderParameters)
+
+
+def parameters_of(request: BaseProxyEvent, kind: type[Parameters]) -> Parameters:
+    """Check the query string. Raises a `Problem` that names every wrong parameter."""
+    given = request.resolved_query_string_parameters
+    twice = [name for name, values in given.items() if len(values) > 1]
+    if twice:
+        raise bad_request([{"field": name, "message": "expected one value, got several"} for name in twice])
+    try:
+        return kind.model_validate({name: values[0] for name, values in given.items()})
+    except ValidationError as error:
+        raise bad_request(
+            [{"field": ".".join(map(str, fault["loc"])) or "from", "message": fault["msg"]} for fault in error.errors()]
+        ) from None

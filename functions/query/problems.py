@@ -28,3 +28,8 @@ class Problem(Exception):
             headers=dict(self.headers),
             body=msgspec.json.encode(body | self.members).decode(),
         )
+
+
+def bad_request(errors: list[dict[str, str]]) -> Problem:
+    """The answer to parameters that cannot be used; each error names its `field` and says a `message`."""
+    return Problem(HTTPStatus.BAD_REQUEST, f"{len(errors)} parameter(s) cannot be used: see errors", errors=errors)

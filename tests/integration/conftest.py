@@ -67,7 +67,7 @@ def asking(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
 
     with fresh(query):
         yield call
-        query._database().discard()
+        query.database().discard()
 
 
 @pytest.fixture

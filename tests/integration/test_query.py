@@ -194,7 +194,7 @@ def test_errors_tell_nothing_of_the_inside(asking: Asking, database: LogDatabase
 
 
 def test_while_the_database_is_away_the_answer_is_503(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("query.PATIENCE", 0)
+    monkeypatch.setattr("reader.PATIENCE", 0)
     assert asking("/events", url="postgresql://nobody@127.0.0.1:1/none")[0] == 503
 
 
@@ -220,7 +220,7 @@ def test_health_tells_of_the_database_and_the_queues_without_a_key(asking: Askin
 
 
 def test_health_says_which_part_fails(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("query.PATIENCE", 0)
+    monkeypatch.setattr("reader.PATIENCE", 0)
     with moto.mock_aws():
         status, health = asking("/health", key=None, url="postgresql://nobody@127.0.0.1:1/none")
     assert (status, health["status"], health["database"]) == (503, "failing", {"status": "failing"})

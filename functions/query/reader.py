@@ -1,0 +1,85 @@
+"""Who asks: the key that a request presents, the tenant that it may read, and the record of what was read."""
+
+from __future__ import annotations
+
+import functools
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
+
+from parameters import ReaderParameters
+from problems import Problem
+from prooftrail import api_keys, settings, system
+from prooftrail.database import Connection, Database
+from prooftrail.event import OWN_TENANT, Actor, Target, own_event
+
+PATIENCE = 5.0  # seconds to wait for the database: a person is waiting too
+
+
+class Reader(NamedTuple):
+    """Who asks, and the tenant whose events are asked for (`ALL_TENANTS` for every one)."""
+
+    request: APIGatewayProxyEvent
+    connection: Connection
+    holder: api_keys.Holder
+    tenant: str
+
+    def record(self, action: str, tenants: set[str], target: Target | None = None, **outcome: Any) -> None:
+        """Append the read to the log of every tenant whose events are about to be answered.
+
+        Where there are none: to the log of the reader's own tenant, or, for an operator, of none.
+        """
+        actor = Actor(
+            type="api_key",
+            id=str(self.holder.id),
+            name=self.holder.label or None,
+            ip=self.request.request_context.identity.source_ip,
+            user_agent=self.request.request_context.identity.user_agent,
+        )
+        query = {name: values[0] for name, values in self.request.resolved_query_string_parameters.items()}
+        asked = {"path": self.request.path, "query": query, **outcome}
+        named = tenants or ({self.holder.tenant} - {api_keys.ALL_TENANTS}) or {OWN_TENANT}
+        reads = [own_event(action, tenant=name, actor=actor, target=target, metadata=asked) for name in sorted(named)]
+        with self.connection.transaction():
+            system.record(self.connection, *reads)
+            # Commit. A crash after it leaves a read on record that was never answered; before, neither.
+
+
+def reader_of(request: APIGatewayProxyEvent, asked: ReaderParameters) -> Reader:
+    """Tell who sent the request. Raises a `Problem` where the key is not good, or reads another tenant only."""
+    connection = connect()
+    key = _presented_key(request)
+    holder = api_keys.holder_of(connection, key) if key else None
+    if holder is None:
+        raise Problem(
+            HTTPStatus.UNAUTHORIZED,
+            "expected a valid key in `Authorization: Bearer ...`",
+            {"WWW-Authenticate": 'Bearer realm="prooftrail"'},
+        )
+    if asked.tenant in (None, holder.tenant) or holder.tenant == api_keys.ALL_TENANTS:
+        return Reader(request, connection, holder, asked.tenant or holder.tenant)
+    raise Problem(HTTPStatus.FORBIDDEN, "this key reads one tenant only: leave `tenant` out or name that one")
+
+
+def _presented_key(request: APIGatewayProxyEvent) -> str | None:
+    """Our key: the bearer token, or `x-api-key` where the gateway asks for no key of its own there."""
+    scheme, _, token = (request.headers.get("Authorization") or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
+
+
+def connect() -> Connection:
+    """The function's connection, seen to be alive."""
+    return database().connection(PATIENCE)
+
+
+@functools.cache
+def database() -> Database:
+    """What the function connects with."""
+    return Database(own_settings())
+
+
+@functools.cache
+def own_settings() -> settings.QuerySettings:
+    """What the function was told by its environment."""
+    return settings.read(settings.QuerySettings)
