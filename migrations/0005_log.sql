@@ -64,7 +64,14 @@ GRANT prooftrail_ingest TO prooftrail_query, prooftrail_archive, prooftrail_chec
 
 GRANT SELECT, INSERT ON prooftrail.log TO prooftrail_ingest;
 GRANT UPDATE (size, frontier) ON prooftrail.log TO prooftrail_ingest;
-GRANT USAGE ON SEQUENCE prooftrail.batch_id_seq TO prooftrail_ingest;
+
+-- Ids for batches that are about to be stored. (A function, because RDS Proxy pins a connection that calls nextval itself.)
+CREATE FUNCTION prooftrail.new_batch_ids(wanted integer) RETURNS SETOF bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = prooftrail, pg_temp AS $$
+    SELECT nextval('prooftrail.batch_id_seq') FROM generate_series(1, wanted)
+$$;
+GRANT EXECUTE ON FUNCTION prooftrail.new_batch_ids(integer) TO prooftrail_ingest;
+
 GRANT SELECT ON prooftrail.log, prooftrail.batch, prooftrail.checkpoint TO prooftrail_query, prooftrail_checkpoint, prooftrail_verify;
 GRANT INSERT ON prooftrail.checkpoint TO prooftrail_checkpoint;
 GRANT SELECT ON prooftrail.batch TO prooftrail_archive;

@@ -49,10 +49,11 @@ _First: TypeAlias = tuple[_New, Accepted]  # of a key in one call
 
 
 class _Batch(NamedTuple):
-    """The events of one tenant that become durable together; the leaf hashes are in order of position."""
+    """The events of one tenant that become durable together, with their salts; leaf hashes are in order of position."""
 
     id: int
     items: list[_New]
+    salts: bytes
     leaf_hashes: list[bytes]
 
 
@@ -246,11 +247,9 @@ class Store:
         by_tenant: dict[str, list[_New]] = defaultdict(list)
         for item in items:
             by_tenant[item.event.tenant].append(item)
-        ids = self._connection.execute(
-            "SELECT nextval('prooftrail.batch_id_seq') FROM generate_series(1, %s)", [len(by_tenant)]
-        )
+        ids = self._connection.execute("SELECT prooftrail.new_batch_ids(%s)", [len(by_tenant)])
         return {
-            tenant: _Batch(id, of_tenant, [b""] * len(of_tenant))
+            tenant: _Batch(id, of_tenant, os.urandom(entry.SALTS * len(of_tenant)), [b""] * len(of_tenant))
             for (tenant, of_tenant), (id,) in zip(by_tenant.items(), ids, strict=True)
         }
 
@@ -287,8 +286,8 @@ class Store:
 
 
 def _sealed_row(batch: _Batch, position: int) -> tuple[Any, ...]:
-    """The row of an event, with fresh salts; its leaf hash goes into the batch. (PostgreSQL works on the rows before.)"""
-    item, salts = batch.items[position], os.urandom(entry.SALTS)
+    """The row of an event; its leaf hash goes into the batch. (Meanwhile PostgreSQL works on the rows before.)"""
+    item, salts = batch.items[position], batch.salts[position * entry.SALTS : (position + 1) * entry.SALTS]
     batch.leaf_hashes[position] = entry.leaf(item.statement, salts)
     return (*to_row(item.event, batch.id, position), salts)
 

@@ -14,6 +14,7 @@ audit trail may not choose, so what is not exactly one value that PostgreSQL and
 from __future__ import annotations
 
 import json
+import math
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
@@ -24,6 +25,8 @@ from prooftrail.errors import InvalidRecord
 MAX_DEPTH = 128  # levels; PostgreSQL and every parser we know can hold them
 INT64_MIN, UINT64_MAX = -(2**63), 2**64 - 1
 _LONGEST_NUMBER = 400  # characters; a double's shortest form never needs more than 25
+# PostgreSQL writes 1e300 as 301 digits: all numbers of a text together may grow to so many, or answers would be endless.
+MOST_DIGITS = 500_000
 
 _decode_fast = msgspec.json.Decoder().decode
 
@@ -88,11 +91,21 @@ def _decode_exact(body: bytes) -> Any:
         raise InvalidRecord(
             "not-utf8", f"expected UTF-8, got byte 0x{body[error.start]:02x} at offset {error.start}"
         ) from None
+    digits = 0
+
+    def number(text: str) -> float:
+        nonlocal digits
+        value = _number(text)
+        digits += _zeros(value)
+        if digits > MOST_DIGITS:
+            raise InvalidRecord("number-not-representable", f"its numbers have more than {MOST_DIGITS} digits in all")
+        return value
+
     try:
         value = json.loads(
             text,
             object_pairs_hook=_object,
-            parse_float=_number,
+            parse_float=number,
             parse_int=_integer,
             parse_constant=_refuse_constant,
         )
@@ -127,6 +140,11 @@ def _number(text: str) -> float:
             f"the number {text[:40]} is neither a 64-bit integer nor exactly a double: send it as a string",
         )
     return number
+
+
+def _zeros(number: float) -> int:
+    """About how many zeros stand before or after the digits once the number is written without an exponent."""
+    return 0 if number == 0 else round(abs(math.log10(abs(number))))
 
 
 def _is_exactly(number: float, text: str) -> bool:

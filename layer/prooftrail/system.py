@@ -13,12 +13,15 @@ def record(connection: Connection, *events: Event) -> None:
     """Append own events (see `event.own_event`) in the caller's transaction, once in it and as its last step.
 
     What the caller did and the record of it become durable together or not at all. Turns into the writer's role for that
-    moment where the login may: the functions' roles can, and an owner who cannot needs not.
+    moment where the login may: the functions' logins may, and an owner who may not has no need to.
     """
-    row = connection.execute("SELECT current_setting('role'), pg_has_role(session_user, %s, 'MEMBER')", [WRITER]).fetchone()
+    row = connection.execute(
+        """
+        SELECT role, CASE WHEN pg_has_role(session_user, %(writer)s, 'MEMBER') THEN set_config('role', %(writer)s, true) END
+        FROM current_setting('role') AS role
+        """,
+        {"writer": WRITER},
+    ).fetchone()
     assert row is not None
-    before, may_write_as = row
-    if may_write_as:
-        connection.execute("SELECT set_config('role', %s, true)", [WRITER])
     Store(connection).append_own(*events)
-    connection.execute("SELECT set_config('role', %s, true)", [before])
+    connection.execute("SELECT set_config('role', %s, true)", [row[0]])

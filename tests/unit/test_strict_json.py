@@ -255,3 +255,11 @@ def test_what_json_writes_comes_back_equal_or_is_refused_for_a_documented_reason
         assert got == value
     elif "NaN" not in str(body) and "Infinity" not in str(body):
         assert got in {"nul-character", "lone-surrogate", "number-not-representable", "not-utf8"}
+
+
+def test_numbers_that_postgresql_would_write_with_endless_digits_are_bounded() -> None:
+    few, many = ["1e300"] * 1000, ["1e-300", "1e300"] * 1000
+    assert strict_json.decode(f"[{','.join(few)}]".encode()) == [1e300] * 1000
+    with pytest.raises(InvalidRecord) as refused:
+        strict_json.decode(f"[{','.join(many)}]".encode())
+    assert refused.value.reason == "number-not-representable"

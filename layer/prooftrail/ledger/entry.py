@@ -12,11 +12,11 @@ shown salt and value can check them, whoever is not learns nothing, and once bot
 from __future__ import annotations
 
 import hashlib
+from binascii import hexlify
 from typing import NamedTuple, TypeAlias
 
 from prooftrail.ledger import merkle
 
-VERSION = 1
 HASH = 32  # bytes of a SHA-256
 SALT = 16  # bytes of a salt: 128 random bits cannot be guessed
 SALTS = 3 * SALT  # an entry's salts in one: actor, target, private
@@ -82,11 +82,10 @@ def pack(of: Commitments) -> bytes:
 def header(public: bytes, of: Commitments) -> bytes:
     """The entry's header: what is hashed, what a bundle carries, what an auditor reads."""
     actor, target, private = of
-    members = [] if actor is None else [f'"actor":"{actor.hex()}"']
-    members.append(f'"private":"{private.hex()}"')
-    if target is not None:
-        members.append(f'"target":"{target.hex()}"')
-    return b'{"commitments":{%b},"event":%b,"version":%d}' % (",".join(members).encode(), public, VERSION)
+    who = b"" if actor is None else b'"actor":"' + hexlify(actor) + b'",'
+    whom = b"" if target is None else b',"target":"' + hexlify(target) + b'"'
+    members = who + b'"private":"' + hexlify(private) + b'"' + whom
+    return b'{"commitments":{' + members + b'},"event":' + public + b',"version":1}'
 
 
 def leaf(statement: Statement, salts: bytes, kept: bytes | None = None) -> bytes:
