@@ -4,6 +4,7 @@
 #   make test     every test that this machine can run
 #   make up       leave the local stack running; `source .local/stack.env` to use it (CONTAINERS=1: `sam local invoke` too)
 #   make down     stop it; its data stays for the next `make up`
+#   make bench    what the claims about speed rest on: ratios of two sides in one run
 #   make lint     style, types, imports, templates, policies
 #   make deploy   build and deploy to AWS (samconfig.toml, ENV=prod)
 #   make lock     renew uv.lock and the requirements that follow from it
@@ -12,7 +13,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test up down lint deploy lock environment
+.PHONY: help demo test up down bench lint deploy lock environment
 
 UV := $(or $(shell command -v uv),.local/uv/bin/uv)
 # The machine's own Python where it fits; else uv brings one.
@@ -44,6 +45,10 @@ down: environment
 
 test: environment
 	@$(RUN)/python -m pytest --numprocesses 2 --dist loadgroup $(T)
+
+bench: environment
+	@for file in benchmarks/*.py; do \
+		case $$file in */side_by_side.py) ;; *) $(RUN)/python -m benchmarks.$$(basename $$file .py) || exit 1 ;; esac; done
 
 lint: environment
 	$(RUN)/ruff format --check

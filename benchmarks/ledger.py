@@ -78,7 +78,8 @@ def throughput(url: str, side: str, events: int, handlers: int) -> float:
         process.stdin.write("\n")
         process.stdin.flush()
     times = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
-    return events // handlers * handlers / (max(end for _, end in times) - min(begin for begin, _ in times))
+    seconds: float = max(end for _, end in times) - min(begin for begin, _ in times)
+    return events // handlers * handlers / seconds
 
 
 def handle(side: str, count: int) -> None:
