@@ -288,6 +288,7 @@ class Store:
 def _sealed_row(batch: _Batch, position: int) -> tuple[Any, ...]:
     """The row of an event; its leaf hash goes into the batch. (Meanwhile PostgreSQL works on the rows before.)"""
     item, salts = batch.items[position], batch.salts[position * entry.SALTS : (position + 1) * entry.SALTS]
+    salts = entry.used(salts, item.statement)
     batch.leaf_hashes[position] = entry.leaf(item.statement, salts)
     return (*to_row(item.event, batch.id, position), salts)
 

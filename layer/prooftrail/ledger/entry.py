@@ -20,7 +20,7 @@ from prooftrail.ledger import merkle
 HASH = 32  # bytes of a SHA-256
 SALT = 16  # bytes of a salt: 128 random bits cannot be guessed
 SALTS = 3 * SALT  # an entry's salts in one: actor, target, private
-ERASED = bytes(SALT)  # stands where a salt was
+ERASED = bytes(SALT)  # stands where a salt was, and where none is needed
 NONE = bytes(HASH)  # stands for the commitment to an actor or a target that the event does not have
 
 # The columns in the header, and those in the private part; actor_id and target_id have a commitment each.
@@ -72,6 +72,15 @@ def _with_kept(derived: Commitments, salts: bytes, kept: bytes) -> Commitments:
         for part in range(3)
     )
     return None if actor == NONE else actor, None if target == NONE else target, private or NONE
+
+
+def used(salts: bytes, statement: Statement) -> bytes:
+    """The salts (48 bytes), zeros for parts that the event does not have: what binds nothing could be changed unseen."""
+    if statement.actor is None:
+        salts = ERASED + salts[SALT:]
+    if statement.target is None:
+        salts = salts[:SALT] + ERASED + salts[2 * SALT :]
+    return salts
 
 
 def pack(of: Commitments) -> bytes:
