@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 from aws_lambda_powertools.event_handler import Response
 
+from prooftrail.search import Owner
+
 
 class Problem(Exception):
     """An answer other than 2xx, on purpose."""
@@ -33,3 +35,13 @@ class Problem(Exception):
 def bad_request(errors: list[dict[str, str]]) -> Problem:
     """The answer to parameters that cannot be used; each error names its `field` and says a `message`."""
     return Problem(HTTPStatus.BAD_REQUEST, f"{len(errors)} parameter(s) cannot be used: see errors", errors=errors)
+
+
+def one_owner(owners: list[Owner], id: str) -> Owner:
+    """The one event that has the id. Raises a `Problem` where there is none, or where several sources use it."""
+    if not owners:
+        raise Problem(HTTPStatus.NOT_FOUND, f"no event has the id {id!a}")
+    if len(owners) > 1:
+        choices = [{"tenant": owner.tenant, "source": owner.source} for owner in owners]
+        raise Problem(HTTPStatus.CONFLICT, f"{len(owners)} events have the id {id!a}: choose by `source`", choices=choices)
+    return owners[0]

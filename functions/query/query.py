@@ -15,7 +15,7 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from parameters import EventParameters, EventsParameters, parameters_of
-from problems import Problem, bad_request
+from problems import Problem, bad_request, one_owner
 from prooftrail import search
 from prooftrail.database import Connection
 from prooftrail.errors import DatabaseUnavailable
@@ -70,18 +70,14 @@ def event() -> Response[str]:
     asked = parameters_of(app.current_event, EventParameters)
     reader = reader_of(app.current_event, asked)
     with search.reading_as(reader.connection, reader.tenant):
-        owners, found = search.by_id(reader.connection, reader.tenant, id, asked.source)
-    if found is not None:
-        reader.record("event.read", {found.tenant}, Target(type="event", id=id))
-        return _json(found)
-    if len(owners) > 1:
-        choices = [{"tenant": owner, "source": source} for owner, source in owners]
-        raise Problem(HTTPStatus.CONFLICT, f"{len(owners)} events have the id {id!a}: choose by `source`", choices=choices)
-    if owners:
+        owner = one_owner(search.owners(reader.connection, reader.tenant, id, asked.source), id)
+        found = search.by_id(reader.connection, owner, id)
+    if found is None:
         raise Problem(
             HTTPStatus.NOT_FOUND, f"the event {id!a} was archived: its month is in the archive bucket, as Parquet"
         )
-    raise Problem(HTTPStatus.NOT_FOUND, f"no event has the id {id!a}")
+    reader.record("event.read", {found.tenant}, Target(type="event", id=id))
+    return _json(found)
 
 
 @app.get("/health")

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from psycopg import sql
@@ -96,28 +96,36 @@ def events(connection: Connection, question: Question, after: Place | None, limi
             yield Found(from_row(row), Place(row[1], row[2], row[3]))
 
 
-def by_id(connection: Connection, tenant: str, id: str, source: str | None) -> tuple[list[tuple[str, str]], Event | None]:
-    """Look an event up by its id; inside `reading_as`.
+class Owner(NamedTuple):
+    """Whose event an id belongs to, and when it happened."""
 
-    Returns the (tenant, source) pairs that use the id, and the event where it is exactly one and is in PostgreSQL.
-    """
+    tenant: str
+    source: str
+    time: datetime
+
+
+def owners(connection: Connection, tenant: str, id: str, source: str | None) -> list[Owner]:
+    """Whose events have the id, in PostgreSQL or archived; inside `reading_as`."""
     if "\0" in id or id != id.encode("utf-8", "replace").decode():  # neither NUL nor lone surrogates are ever stored
-        return [], None
-    owners = connection.execute(
+        return []
+    rows = connection.execute(
         """
         SELECT event_key.tenant, event_key.source, event_key.time
         FROM prooftrail.tenant JOIN prooftrail.event_key ON event_key.tenant = tenant.name AND event_key.id = %(id)s
         WHERE %(tenant)s IN (tenant.name, '*') AND coalesce(event_key.source = %(source)s, true)
         """,
         {"id": id, "tenant": tenant, "source": source},
-    ).fetchall()
-    if len(owners) != 1:
-        return [(owner[0], owner[1]) for owner in owners], None
+    )
+    return [Owner(*row) for row in rows]
+
+
+def by_id(connection: Connection, owner: Owner, id: str) -> Event | None:
+    """The owner's event of that id, None where it is not in PostgreSQL; inside `reading_as`."""
     query = sql.SQL("SELECT {} FROM prooftrail.event WHERE tenant = %s AND source = %s AND time = %s AND id = %s").format(
         _select_list()
     )
-    row = connection.execute(query, [*owners[0], id]).fetchone()
-    return [(owners[0][0], owners[0][1])], None if row is None else from_row(row)
+    row = connection.execute(query, [*owner, id]).fetchone()
+    return None if row is None else from_row(row)
 
 
 def _conditions(question: Question, after: Place | None) -> tuple[list[sql.Composable], dict[str, Any]]:
