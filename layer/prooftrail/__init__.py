@@ -7,5 +7,7 @@ The map, from what a producer sends to where it rests; imports point downwards o
 - ``parquet``: rows become an archived object and again rows; loads Arrow, so it is imported where it is needed only
 - ``formats``: raw records become events, or are rejected with a reason
 - ``event``: what a producer sent; ``strict_json`` and ``canonical``: its bytes
-- ``settings``, ``telemetry``, ``errors``: at the bottom
+- ``evidence``: the bucket of checkpoints and tiles; ``signing``: who puts a name under them
+- ``ledger``: the Merkle log and its proofs, in pure Python
+- ``aws``, ``settings``, ``telemetry``, ``errors``: at the bottom
 """
