@@ -7,48 +7,57 @@ leaves a trace that the next run takes up, so a run may be killed anywhere.
 from __future__ import annotations
 
 import functools
-import hashlib
 import tempfile
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from prooftrail import parquet, segments, settings
+from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection, Database, login
-from prooftrail.errors import ArchiveMismatch
+from prooftrail.errors import ArchiveFailed, ArchiveMismatch
 from prooftrail.segments import Segment
 from prooftrail.telemetry import MetricUnit, logger, metrics
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 MONTHS_AHEAD = 3
 PATIENCE = 60.0  # seconds to wait for the database to wake up
 SAFETY = 60.0  # seconds that must be left to begin another segment
 DROP_TRIES = 20  # at a partition that others are using, half a second each
+ROUNDS = 5  # of planning one month, in which events keep coming
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(_event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Run once; says which months left PostgreSQL and which still wait, with the events archived."""
-    connection = _database().connection(PATIENCE)
+    """Run once; says which months left PostgreSQL and which still wait, with the events archived.
+
+    Raises `ArchiveFailed`, at the end, where a month failed: the others did not wait for it.
+    """
     today = datetime.now(UTC).date()
-    create_partitions(connection, today)
-    archived, waiting, moved = [], [], 0
-    for month in due(segments.months(connection), today, _settings().retention_months):
-        events = archive_month(connection, month, context)
-        if events is None:
-            waiting.append(f"{month:%Y-%m}")
+    create_partitions(_connection(), today)
+    archived: list[str] = []
+    waiting: list[str] = []
+    moved = 0
+    failures: dict[str, Exception] = {}
+    for month in due(segments.months(_connection()), today, _settings().retention_months):
+        name = f"{month:%Y-%m}"
+        try:
+            events = archive_month(_connection(), month, context)
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with one month, the next may be well
+            logger.exception("a month could not be archived", extra={"month": name})
+            failures[name] = error
         else:
-            archived.append(f"{month:%Y-%m}")
-            moved += events
+            (waiting if events is None else archived).append(name)
+            moved += events or 0
     metrics.add_metric("Archived", MetricUnit.Count, moved)
     logger.info("archive run ended", extra={"archived": archived, "waiting": waiting, "events": moved})
+    if failures:
+        told = "; ".join(f"{name}: {error}" for name, error in failures.items())
+        raise ArchiveFailed(told) from next(iter(failures.values()))
     return {"archived": archived, "waiting": waiting, "events": moved}
 
 
@@ -70,45 +79,66 @@ def add_months(day: date, months: int) -> date:
 
 
 def archive_month(connection: Connection, month: date, context: LambdaContext) -> int | None:
-    """Take one month as far as time allows; the number of its events once it is dropped, else None.
+    """Take one month as far as time allows; the number of events that left with it once it is dropped, else None.
 
-    Raises `ArchiveMismatch` where an object is not what PostgreSQL holds: somebody has to look, and nothing is dropped.
+    None too where another run is at work on it. Raises `ArchiveMismatch` where an object is not what PostgreSQL holds:
+    somebody has to look, and nothing is dropped.
     """
-    while True:
-        pending = segments.plan(connection, month, _settings().segment_rows)
+    for _ in range(ROUNDS):
+        try:
+            pending = segments.plan(connection, month, _settings().segment_rows, _settings().segment_bytes)
+        except psycopg.errors.UndefinedTable:
+            return 0  # another run dropped it since the months were listed
         for segment in pending:
-            if segment.state == "planned":
-                if context.get_remaining_time_in_millis() / 1000 < SAFETY:
-                    return None
-                archive_segment(connection, segment)
-        if _drop(connection, month):
-            return sum(segment.event_count for segment in pending)
-        if context.get_remaining_time_in_millis() / 1000 < SAFETY:
-            return None
+            if context.get_remaining_time_in_millis() / 1000 < SAFETY:
+                return None
+            if segment.state == "planned" and not archive_segment(connection, segment):
+                return None
+        moved = _drop(connection, month)
+        if moved is not None:
+            return moved
         # Late events arrived since the plan was made: they get a segment of their own.
+    return None
 
 
-def archive_segment(connection: Connection, segment: Segment) -> None:
-    """Write the segment's object unless it is there, read it back from S3, compare it with PostgreSQL, say so."""
-    query = segments.rows_query(segment)
-    with tempfile.TemporaryDirectory() as scratch:
+def archive_segment(connection: Connection, segment: Segment) -> bool:
+    """Write the segment's object unless it is there, read it back from S3, compare it with PostgreSQL, say so.
+
+    False where another run is at it. The transaction holds the claim and, at its end, the result: nothing else is in it.
+    """
+    with connection.transaction(), tempfile.TemporaryDirectory() as scratch:
+        if not segments.claim(connection, segment):
+            return False
         written, fetched = Path(scratch, "written.parquet"), Path(scratch, "fetched.parquet")
-        if not _exists(segment.object_key):
-            with parquet.rows_of(login(_settings()), query) as rows:
-                parquet.write(rows, written, _footer(segment))
-            _upload(written, segment)
+        if _bucket().find(segment.object_key) is None:
+            _write(segment, written)
+            _bucket().put(segment.object_key, written)
+            written.unlink()  # before the other comes: there is room for one
             # The object is durable. A crash here leaves it under a name that only this segment uses: the next run finds it.
-        _s3().download_file(_settings().prooftrail_archive_bucket, segment.object_key, str(fetched))
-        with parquet.rows_of(login(_settings()), query) as rows:
-            equal = parquet.count_equal_rows(rows, fetched)
-        if equal != segment.event_count:
-            raise ArchiveMismatch(
-                f"object {segment.object_key}: expected exactly the {segment.event_count} events that PostgreSQL holds, "
-                f"got {'other content' if equal is None else f'{equal} equal ones'}; keep the object and compare it by hand"
-            )
-        with fetched.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").digest()
-        segments.mark_verified(connection, segment, fetched.stat().st_size, sha256)
+        version = _bucket().find(segment.object_key)
+        assert version is not None
+        sha256 = _bucket().fetch(segment.object_key, version, fetched)
+        events = _equal_rows(segment, fetched)
+        segments.mark_verified(connection, segment, events, version, sha256)
+        # Commit. Before it the segment is planned as it was, and whoever comes next finds the object.
+    return True
+
+
+def _write(segment: Segment, file: Path) -> None:
+    row_group = parquet.rows_in_a_group(segment.event_count, segment.stored_bytes)
+    with parquet.rows_of(login(_settings()), segments.rows_query(segment)) as rows:
+        parquet.write(rows, file, _footer(segment), row_group)
+
+
+def _equal_rows(segment: Segment, fetched: Path) -> int:
+    with parquet.rows_of(login(_settings()), segments.rows_query(segment)) as rows:
+        equal = parquet.count_equal_rows(rows, fetched)
+    if equal != segment.event_count:
+        raise ArchiveMismatch(
+            f"object {segment.object_key}: expected exactly the {segment.event_count} events that PostgreSQL holds, "
+            f"got {'other content' if equal is None else f'{equal} equal ones'}; keep the object and compare it by hand"
+        )
+    return equal
 
 
 def _footer(segment: Segment) -> dict[str, str]:
@@ -120,31 +150,7 @@ def _footer(segment: Segment) -> dict[str, str]:
     }
 
 
-def _exists(key: str) -> bool:
-    listing = _s3().list_objects_v2(Bucket=_settings().prooftrail_archive_bucket, Prefix=key, MaxKeys=1)
-    return any(item["Key"] == key for item in listing.get("Contents", []))
-
-
-def _upload(file: Path, segment: Segment) -> None:
-    """Put the object whole or not at all, never over another one: a run beside us may have been quicker."""
-    from botocore.exceptions import ClientError
-
-    try:
-        with file.open("rb") as body:
-            _s3().put_object(
-                Bucket=_settings().prooftrail_archive_bucket,
-                Key=segment.object_key,
-                Body=body,
-                ContentType="application/vnd.apache.parquet",
-                ChecksumAlgorithm="SHA256",
-                IfNoneMatch="*",
-            )
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("PreconditionFailed", "ConditionalRequestConflict"):
-            raise
-
-
-def _drop(connection: Connection, month: date) -> bool:
+def _drop(connection: Connection, month: date) -> int | None:
     """Hand the month over, waiting for a moment in which nobody uses the partition."""
     for _ in range(DROP_TRIES):
         try:
@@ -164,8 +170,11 @@ def _database() -> Database:
     return Database(_settings())
 
 
-@functools.cache
-def _s3() -> S3Client:
-    import boto3
+def _connection() -> Connection:
+    """The connection, or a new one where a failure broke it."""
+    return _database().connection(PATIENCE)
 
-    return boto3.client("s3")
+
+@functools.cache
+def _bucket() -> ArchiveBucket:
+    return ArchiveBucket(_settings().prooftrail_archive_bucket)

@@ -31,6 +31,10 @@ class ArchiveMismatch(PermanentError):
     """An archived object does not hold what PostgreSQL holds; nothing was dropped."""
 
 
+class ArchiveFailed(RetryableError):
+    """Something in a run of the archive failed, and the message names it; the rest of the run was done."""
+
+
 class InvalidRecord(PermanentError):
     """A record can never become an event: ``reason`` is a fixed word for machines, the message is for people."""
 

@@ -1,8 +1,7 @@
 """A segment as a Parquet object: written from PostgreSQL, and read back beside PostgreSQL to see that they are the same.
 
-Arrow all the way, a row group (bounded in rows, not yet in bytes) at a time:
-PostgreSQL's COPY -> ADBC -> Arrow -> zstd Parquet. The only module that knows these
-libraries. Times are UTC, JSON is text, and there is no tenant column: Hive's layout carries it.
+Arrow all the way, bounded in bytes at every place: PostgreSQL's COPY -> ADBC -> Arrow -> zstd Parquet. The only module that
+knows these libraries. Times are UTC, JSON is text, and there is no tenant column: Hive's layout carries it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,12 @@ from arro3.core import RecordBatch, RecordBatchReader
 from arro3.io import read_parquet, write_parquet
 from psycopg.conninfo import make_conninfo
 
-ROW_GROUP = 50_000  # rows; what a reader skips or loads as one
+from prooftrail.errors import ArchiveMismatch
+
+ROW_GROUP = 50_000  # rows at most; what a reader skips or loads as one
+ROW_GROUP_BYTES = 32_000_000  # as PostgreSQL stores them: the writer holds a row group, compressed, until it is full
+COPY_BYTES = 4_000_000  # in one batch that comes from PostgreSQL
+READ_ROWS = 128  # in one batch that is read from a file; an event is a megabyte at most
 
 
 @contextmanager
@@ -34,34 +38,50 @@ def rows_of(login: dict[str, Any], query: str) -> Iterator[RecordBatchReader]:
         adbc_driver_manager.AdbcConnection(database) as connection,
         adbc_driver_manager.AdbcStatement(connection) as statement,
     ):
+        statement.set_options(**{adbc_driver_postgresql.StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(COPY_BYTES)})
         statement.set_sql_query(query)
         stream, _ = statement.execute_query()
         yield RecordBatchReader.from_arrow(stream)
 
 
-def write(rows: RecordBatchReader, file: Path, metadata: dict[str, str]) -> None:
+def write(rows: RecordBatchReader, file: Path, metadata: dict[str, str], row_group: int = ROW_GROUP) -> None:
     """Write all rows to a Parquet file; `metadata` goes into its footer, so that the file explains itself."""
     write_parquet(
         rows,
         file,
         compression="zstd(3)",
-        max_row_group_size=ROW_GROUP,
+        max_row_group_size=row_group,
         key_value_metadata=metadata,
         created_by="prooftrail",
     )
 
 
+def rows_in_a_group(events: int, stored_bytes: int) -> int:
+    """How many rows make a row group, where so many events take up so many bytes."""
+    return max(1, min(ROW_GROUP, events * ROW_GROUP_BYTES // max(1, stored_bytes)))
+
+
 def count_equal_rows(stored: RecordBatchReader, written: Path) -> int | None:
     """Compare every value of every row, in order; return how many rows both sides have, or None where they differ."""
     rows = 0
-    for ours, theirs in _in_step(_batches(stored), _batches(read_parquet(written, batch_size=ROW_GROUP))):
+    for ours, theirs in _in_step(_filled(stored), batches(written)):
         if ours is None or theirs is None or ours.columns != theirs.columns:
             return None
         rows += ours.num_rows
     return rows
 
 
-def _batches(reader: RecordBatchReader) -> Iterator[RecordBatch]:
+def batches(file: Path) -> Iterator[RecordBatch]:
+    """Read a file in small batches. Raises `ArchiveMismatch` where it is not Parquet."""
+    try:
+        yield from _filled(read_parquet(file, batch_size=READ_ROWS))
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # the library's own, which no `except Exception` would see
+            raise
+        raise ArchiveMismatch(f"expected Parquet, got what cannot be read: {error}") from error
+
+
+def _filled(reader: RecordBatchReader) -> Iterator[RecordBatch]:
     return (batch for batch in reader if batch.num_rows)
 
 

@@ -1,7 +1,8 @@
 """Segments: which events of a month go into which object, and how far each has come.
 
 planned (the rows are named) -> verified (the object holds exactly them) -> archived (the object is the place to read).
-Every step is one transaction and may be repeated: a run that was killed is taken up by the next.
+Every step is one transaction and may be repeated: a run that was killed is taken up by the next. Of two runs at once, one
+holds a segment (`claim`) and the other leaves it alone.
 """
 
 from __future__ import annotations
@@ -11,22 +12,34 @@ from datetime import date
 import msgspec
 from psycopg import sql
 
+from prooftrail import system
+from prooftrail.archive_bucket import Version
 from prooftrail.database import Connection
+from prooftrail.event import Event, Target, own_event
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """One tenant's events of one month, or a part of them, on their way to one Parquet object."""
+    """One tenant's events of one month, or a part of them, on their way to one Parquet object.
+
+    `stored_bytes` is about what the rows took up in PostgreSQL. `object_version` and `object_sha256` are those of the
+    object that was read back, and None until then.
+    """
 
     id: int
     tenant: str
     month: date
     event_count: int
+    stored_bytes: int
     state: str
+    object_key: str
+    object_version: str | None
+    object_sha256: bytes | None
 
-    @property
-    def object_key(self) -> str:
-        """Where its object lies: Hive's layout, and a name that no other segment will ever have."""
-        return f"tenant={self.tenant}/year={self.month:%Y}/month={self.month:%m}/segment-{self.id:08d}.parquet"
+
+_COLUMNS = sql.SQL(", ").join(map(sql.Identifier, Segment.__struct_fields__))
+# What a row takes up that none of its long columns accounts for, about.
+_REST_OF_A_ROW = 300
+_LONG = ("message", "before", "after", "metadata", "error_message", "error_stack_trace", "actor_user_agent", "target_name")
 
 
 def months(connection: Connection) -> list[date]:
@@ -34,64 +47,75 @@ def months(connection: Connection) -> list[date]:
     return [month for (month,) in connection.execute("SELECT month FROM prooftrail.partition_months()")]
 
 
-def plan(connection: Connection, month: date, most_rows: int) -> list[Segment]:
+def plan(connection: Connection, month: date, most_rows: int, most_bytes: int) -> list[Segment]:
     """Put every event of the month that is in no segment yet into new ones, and return all that are not archived.
 
-    A batch is never divided, so a segment may exceed `most_rows` by one batch.
+    A batch is never divided, so a segment may exceed `most_rows` and `most_bytes` (as they are stored) by one batch.
+    Raises `psycopg.errors.UndefinedTable` where the month has no partition (any more).
     """
-    partition = sql.Identifier("prooftrail", f"event_{month:%Y_%m}")
     query = sql.SQL(
         """
-        INSERT INTO prooftrail.archive_segment (tenant, month, batches, event_count)
-        SELECT tenant, {month}, range_agg(int8range(batch_id, batch_id + 1)), sum(events)
+        INSERT INTO prooftrail.archive_segment (tenant, month, batches, event_count, stored_bytes)
+        SELECT tenant, {month}, range_agg(int8range(batch_id, batch_id + 1)), sum(events), sum(bytes)
         FROM (
-            SELECT tenant, batch_id, events,
-                   (sum(events) OVER (PARTITION BY tenant ORDER BY batch_id) - events) / {most_rows} AS part
+            SELECT tenant, batch_id, events, bytes,
+                   div(sum(events) OVER earlier - events, {most_rows}) AS part_by_rows,
+                   div(sum(bytes) OVER earlier - bytes, {most_bytes}) AS part_by_bytes
             FROM (
-                SELECT tenant, batch_id, count(*) AS events FROM {partition} AS event
+                SELECT tenant, batch_id, count(*) AS events, sum({size}) AS bytes FROM {partition} AS event
                 WHERE NOT EXISTS (
                     SELECT FROM ({planned}) AS planned
                     WHERE planned.tenant = event.tenant AND planned.batch_id = event.batch_id
                 )
                 GROUP BY tenant, batch_id
             ) AS batches
+            WINDOW earlier AS (PARTITION BY tenant ORDER BY batch_id)
         ) AS parts
-        GROUP BY tenant, trunc(part)
+        GROUP BY tenant, part_by_rows, part_by_bytes
         """
     ).format(
         month=sql.Literal(month),
         most_rows=sql.Literal(most_rows),
-        partition=partition,
+        most_bytes=sql.Literal(most_bytes),
+        size=_stored_size(),
+        partition=_partition(month),
         planned=_batches(sql.SQL("month = {}").format(sql.Literal(month))),
     )
     with connection.transaction():
         # Two runs that plan at once would put the same batches into two segments; so the second waits and finds none left.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('prooftrail.archive_segment'))")
         connection.execute(query)
-    return pending(connection, month)
+    return _listing(connection, sql.SQL("month = {} AND state <> 'archived'").format(sql.Literal(month)))
 
 
-def pending(connection: Connection, month: date) -> list[Segment]:
-    """The month's segments that are not archived yet."""
-    rows = connection.execute(
-        """
-        SELECT id, tenant, month, event_count, state FROM prooftrail.archive_segment
-        WHERE month = %s AND state <> 'archived' ORDER BY id
-        """,
-        [month],
-    )
-    return [Segment(*row) for row in rows]
+def _stored_size() -> sql.Composable:
+    """What a row takes up, compressed as it is: told by the row, without fetching what lies outside of it."""
+    sizes = [sql.SQL("coalesce(pg_column_size({}), 0)").format(sql.Identifier(name)) for name in _LONG]
+    return sql.SQL(" + ").join([sql.Literal(_REST_OF_A_ROW), *sizes])
 
 
-def mark_verified(connection: Connection, segment: Segment, size: int, sha256: bytes) -> None:
-    """Record that the object holds exactly the segment's events."""
+def claim(connection: Connection, segment: Segment) -> bool:
+    """Take hold of a planned segment until the transaction ends; false where another run has it, or had it.
+
+    By an advisory lock, which goes with the connection: no killed run holds one.
+    """
+    row = connection.execute(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended('prooftrail.archive_segment', %s))", [segment.id]
+    ).fetchone()
+    if row is None or not row[0]:
+        return False
+    planned = connection.execute("SELECT FROM prooftrail.archive_segment WHERE id = %s AND state = 'planned'", [segment.id])
+    return planned.fetchone() is not None
+
+
+def mark_verified(connection: Connection, segment: Segment, events: int, version: Version, sha256: bytes) -> None:
+    """Record that the object, in the version that was read back, holds exactly the segment's events.
+
+    Raises `psycopg.errors.CheckViolation` where PostgreSQL counts otherwise.
+    """
     connection.execute(
-        """
-        UPDATE prooftrail.archive_segment
-        SET state = 'verified', object_key = %s, object_bytes = %s, object_sha256 = %s, verified_at = clock_timestamp()
-        WHERE id = %s AND state = 'planned'
-        """,
-        [segment.object_key, size, sha256, segment.id],
+        "SELECT prooftrail.verify_segment(%s, %s, %s, %s, %s)",
+        [segment.id, events, version.size, sha256, version.id],
     )
 
 
@@ -114,12 +138,60 @@ def rows_query(segment: Segment) -> str:
             """
         )
         .format(
-            partition=sql.Identifier("prooftrail", f"event_{segment.month:%Y_%m}"),
+            partition=_partition(segment.month),
             tenant=sql.Literal(segment.tenant),
             batches=_batches(sql.SQL("id = {}").format(sql.Literal(segment.id))),
         )
-        .as_string()
+        .as_string(None)
     )
+
+
+def drop_archived(connection: Connection, month: date) -> int | None:
+    """Hand the month over from PostgreSQL to its objects, and record it in each tenant's log; says how many events left.
+
+    None, and nothing is done, where events came that no verified segment holds. Raises `psycopg.errors.LockNotAvailable`
+    where others use the table right now: try again.
+    """
+    with connection.transaction():
+        row = connection.execute("SELECT prooftrail.drop_archived_partition(%s)", [month]).fetchone()
+        if row is None or not row[0]:
+            return None
+        archived = _listing(
+            connection, sql.SQL("month = {} AND state = 'archived' AND archived_at = now()").format(sql.Literal(month))
+        )
+        tenants = sorted({segment.tenant for segment in archived})
+        system.record(connection, *(_archived_event(tenant, month, archived) for tenant in tenants))
+        # Commit. Before it every event is answered from PostgreSQL, after it from the objects, and the logs say so.
+    return sum(segment.event_count for segment in archived)
+
+
+def _archived_event(tenant: str, month: date, archived: list[Segment]) -> Event:
+    own = [segment for segment in archived if segment.tenant == tenant]
+    return own_event(
+        "archive.month",
+        tenant=tenant,
+        target=Target(type="month", id=f"{month:%Y-%m}"),
+        metadata={
+            "month": f"{month:%Y-%m}",
+            "segments": len(own),
+            "events": sum(segment.event_count for segment in own),
+            "objects": [{"key": item.object_key, "sha256": (item.object_sha256 or b"").hex()} for item in own],
+        },
+    )
+
+
+def archived(connection: Connection, tenant: str) -> list[Segment]:
+    """A tenant's segments whose place to read is their object, in the order in which they were planned."""
+    return _listing(connection, sql.SQL("tenant = {} AND state = 'archived'").format(sql.Literal(tenant)))
+
+
+def _listing(connection: Connection, condition: sql.Composable) -> list[Segment]:
+    query = sql.SQL("SELECT {} FROM prooftrail.archive_segment WHERE {} ORDER BY id").format(_COLUMNS, condition)
+    return [Segment(*row) for row in connection.execute(query)]
+
+
+def _partition(month: date) -> sql.Composable:
+    return sql.Identifier("prooftrail", f"event_{month:%Y_%m}")
 
 
 def _batches(of_segments: sql.Composable) -> sql.Composable:
@@ -128,12 +200,3 @@ def _batches(of_segments: sql.Composable) -> sql.Composable:
         "SELECT tenant, generate_series(lower(batches), upper(batches) - 1) AS batch_id "
         "FROM (SELECT tenant, unnest(batches) AS batches FROM prooftrail.archive_segment WHERE {}) AS ranges"
     ).format(of_segments)
-
-
-def drop_archived(connection: Connection, month: date) -> bool:
-    """Hand the month over from PostgreSQL to its objects; false where events came that no verified segment holds.
-
-    Raises `psycopg.errors.LockNotAvailable` where others use the table right now: try again.
-    """
-    row = connection.execute("SELECT prooftrail.drop_archived_partition(%s)", [month]).fetchone()
-    return row is not None and bool(row[0])

@@ -43,6 +43,7 @@ class ArchiveSettings(DatabaseSettings, frozen=True, rename="upper", kw_only=Tru
     prooftrail_archive_bucket: str
     retention_months: int = 12  # whole months that stay in PostgreSQL before the running one
     segment_rows: int = 500_000  # the most events of one Parquet object
+    segment_bytes: int = 128_000_000  # and the most that they take up in PostgreSQL, compressed as it stores them
 
 
 SettingsType = TypeVar("SettingsType", bound=DatabaseSettings)

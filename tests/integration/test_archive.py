@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 import archive
 from prooftrail import parquet, segments
-from prooftrail.errors import ArchiveMismatch
+from prooftrail.errors import ArchiveFailed
 from tests.conftest import LogDatabase
 from tests.factories import native, sqs
 
@@ -134,14 +134,14 @@ def test_an_object_that_differs_from_postgresql_stops_everything(
 ) -> None:
     """Somebody wrote a forged object first: it is not overwritten, not believed, and nothing is dropped."""
     ingesting(sqs(native(time="2020-01-01T00:00:00Z", message="true")))
-    (segment,) = segments.plan(database.admin, date(2020, 1, 1), 100)
+    (segment,) = segments.plan(database.admin, date(2020, 1, 1), 100, 10**6)
     with parquet.rows_of(conninfo_to_dict(database.url), segments.rows_query(segment)) as rows:
         table = rows.read_all()
     forged = pa.table(table).set_column(18, "message", pa.array(["false"]))
     file = tmp_path / "forged.parquet"
     parquet.write(RecordBatchReader.from_arrow(forged), file, {})
     boto3.client("s3").put_object(Bucket=bucket, Key=segment.object_key, Body=file.read_bytes())
-    with pytest.raises(ArchiveMismatch, match="other content"):
+    with pytest.raises(ArchiveFailed, match=r"2020-01: .*other content"):
         archiving()
     assert database.count("event") == 1
 
@@ -149,7 +149,7 @@ def test_an_object_that_differs_from_postgresql_stops_everything(
 def test_rows_that_no_verified_segment_holds_keep_the_partition(database: LogDatabase, ingesting: Ingesting) -> None:
     ingesting(sqs(native(time="2020-01-01T00:00:00Z")))
     with database.connect("archive") as connection:
-        assert segments.drop_archived(connection, date(2020, 1, 1)) is False
+        assert segments.drop_archived(connection, date(2020, 1, 1)) is None
     assert database.count("event") == 1
 
 
@@ -164,5 +164,5 @@ def test_two_runs_that_plan_at_once_make_the_segments_once(database: LogDatabase
     for _ in range(5):
         ingesting(sqs(native(time="2020-01-01T00:00:00Z")))
     with database.connect("archive") as one, database.connect("archive") as two:
-        assert segments.plan(one, date(2020, 1, 1), 100) == segments.plan(two, date(2020, 1, 1), 100)
+        assert segments.plan(one, date(2020, 1, 1), 100, 10**6) == segments.plan(two, date(2020, 1, 1), 100, 10**6)
     assert database.count("archive_segment") == 1
