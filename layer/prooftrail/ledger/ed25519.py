@@ -23,12 +23,13 @@ _NEUTRAL: Point = (0, 1, 1, 0)
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Tell whether a signature (64 bytes) of a message is good under a public key (32 bytes), as RFC 8032 5.1.7 says.
 
-    Strict where implementations differ: ``S < L``, points in their one encoding, and the equation without the cofactor.
+    Strict where implementations differ: ``S < L``, points in their one encoding, and the equation without the cofactor. A
+    key of low order (32 zero bytes are one) is refused: without any secret, everybody can sign under it.
     """
     if len(public_key) != 32 or len(signature) != 64:
         return False
     key, commitment, scalar = _point(public_key), _point(signature[:32]), int.from_bytes(signature[32:], "little")
-    if key is None or commitment is None or scalar >= L:
+    if key is None or commitment is None or scalar >= L or _equal(_times(8, key), _NEUTRAL):
         return False
     challenge = int.from_bytes(hashlib.sha512(signature[:32] + public_key + message).digest(), "little") % L
     return _equal(_times(scalar, BASE), _add(commitment, _times(challenge, key)))
