@@ -180,7 +180,7 @@ def _account(environment: dict[str, str]) -> Account:
     with psycopg.connect(environment["DATABASE_URL"]) as connection:
         row = connection.execute(
             """
-            SELECT (SELECT count(*) FROM prooftrail.event),
+            SELECT (SELECT count(*) FROM prooftrail.event WHERE source <> 'prooftrail'),
                    (SELECT coalesce(sum(event_count), 0)::int FROM prooftrail.archive_segment WHERE state = 'archived'),
                    (SELECT count(*) FROM prooftrail.quarantine)
             """
