@@ -36,6 +36,13 @@ class EventParameters(ReaderParameters):
     source: Text | None = None
 
 
+class ConsistencyParameters(ReaderParameters):
+    """For a consistency proof: the sizes of two checkpoints, `to` the latest one's where it is left out."""
+
+    old: int = Field(alias="from", ge=1, le=2**63 - 1)
+    new: int | None = Field(alias="to", default=None, ge=1, le=2**63 - 1)
+
+
 class EventsParameters(EventParameters):
     """For a page of events: `from` <= time < `to`, equal columns, newest first."""
 

@@ -14,10 +14,13 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+import log
 from parameters import EventParameters, EventsParameters, parameters_of
 from problems import Problem, bad_request, one_owner
 from prooftrail import search
+from prooftrail.aws import AwsUnavailable
 from prooftrail.database import Connection
+from prooftrail.entries import EntryChanged, EntryMissing
 from prooftrail.errors import DatabaseUnavailable
 from prooftrail.event import Target
 from prooftrail.telemetry import logger
@@ -26,6 +29,7 @@ from reader import connect, database, own_settings, reader_of
 PAGE_BYTES = 2_000_000  # of events in one answer; escaped once more it must stay below Lambda's 6 MB
 
 app = APIGatewayRestResolver()
+app.include_router(log.router)  # first, for /events/{id} would take /events/{id}/proof too
 
 
 @logger.inject_lambda_context
@@ -145,9 +149,26 @@ def _unavailable(error: Exception) -> Response[str]:
     ).response()
 
 
+@app.exception_handler(AwsUnavailable)
+def _aws_unavailable(error: AwsUnavailable) -> Response[str]:
+    logger.error("AWS unavailable", extra={"cause": str(error)})
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "S3 does not answer: try again", {"Retry-After": "10"}).response()
+
+
+@app.exception_handler([EntryChanged, EntryMissing])
+def _not_what_was_stored(error: EntryChanged | EntryMissing) -> Response[str]:
+    logger.error("an entry is not what its log committed to", extra={"cause": str(error)})
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "the event is not what its log committed to: run `prooftrail verify`"
+    ).response()
+
+
 @app.not_found
 def _no_route(_error: NotFoundError) -> Response[str]:
-    return Problem(HTTPStatus.NOT_FOUND, "there is no such route: try /events, /events/{id} or /health").response()
+    return Problem(
+        HTTPStatus.NOT_FOUND,
+        "there is no such route: try /events, /events/{id}, /events/{id}/proof, /log/checkpoint or /health",
+    ).response()
 
 
 @app.exception_handler(Exception)

@@ -108,6 +108,11 @@ class ArchiveBucket:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").digest()
 
+    def read(self, key: str, version: Version, begin: int, end: int) -> bytes:
+        """The bytes of one version from `begin` to before `end`."""
+        answer = self._s3.get_object(Bucket=self._name, Key=key, Range=f"bytes={begin}-{end - 1}", **_of(version.id))
+        return answer["Body"].read()
+
     def remove(self, key: str, version: Version) -> None:
         """Delete one version for good; under GOVERNANCE that needs the right s3:BypassGovernanceRetention."""
         bypass: dict[str, Any] = {"BypassGovernanceRetention": True} if version.lock_mode else {}

@@ -35,6 +35,8 @@ class QuerySettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True)
 
     prooftrail_queue_url: str = ""
     prooftrail_dlq_url: str = ""
+    prooftrail_evidence_bucket: str = ""
+    prooftrail_archive_bucket: str = ""
 
 
 class ArchiveSettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True):
