@@ -106,7 +106,7 @@ def test_a_request_has_one_form_and_nothing_else_is_raised(body: bytes) -> None:
         f"origin\n5_0\n{ROOT}\n",
         f"origin\n\u0665\n{ROOT}\n",
         f"origin\n{2**63}\n{ROOT}\n",
-        f"origin\n{'9' * 5000}\n{ROOT}\n",
+        f"origin\n{'9' * 20}\n{ROOT}\n",
         f"origin\n5\n{ROOT[:-1]}\n",
         f"origin\n5\n{ROOT}=\n",
         f"origin\n5\n{ROOT.replace('I=', 'J=')}\n",  # bits beyond the last byte
