@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from prooftrail import aws
 from prooftrail.errors import PermanentError
 from prooftrail.ledger import merkle, tiles
+from prooftrail.ledger.checkpoint import Checkpoint
 from prooftrail.ledger.note import Note
 from prooftrail.ledger.tiles import Tile
 
@@ -44,7 +45,7 @@ class Evidence:
         self._full_tile = functools.lru_cache(TILES_KEPT)(self._get_tile)
 
     def latest(self, tenant: str, after: int = 0) -> bytes | None:
-        """The note of the last checkpoint, None where the log has none yet.
+        """The note of the last checkpoint, not verified, None where the log has none yet.
 
         `after` is a size from which on it is worth looking: that of a checkpoint seen before saves requests.
         """
@@ -62,8 +63,12 @@ class Evidence:
             after = page[-1] + 1 if page else LARGEST
 
     def checkpoint(self, tenant: str, size: int) -> bytes:
-        """The note of the checkpoint of that size. Raises `EvidenceMissing` where there is none."""
-        return self._get(_checkpoint_key(tenant, size))
+        """The note of the checkpoint of that size, not verified. Raises `EvidenceMissing` where there is none."""
+        key = _checkpoint_key(tenant, size)
+        signed = self._get(key)
+        if Checkpoint.parse(Note.parse(signed).text).size != size:
+            raise EvidenceConflict(f"{key}: expected a checkpoint of size {size}, the bucket holds {signed!a}")
+        return signed
 
     def tile(self, tenant: str, tile: Tile) -> bytes:
         """A tile's hashes in one, exactly as wide as `tile` says. Raises `EvidenceMissing` where there is none."""

@@ -48,7 +48,26 @@ class ArchiveSettings(DatabaseSettings, frozen=True, rename="upper", kw_only=Tru
     segment_bytes: int = 128_000_000  # and the most that they take up in PostgreSQL, compressed as it stores them
 
 
-SettingsType = TypeVar("SettingsType", bound=DatabaseSettings)
+class CheckpointSettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True):
+    """For the checkpoint function."""
+
+    prooftrail_evidence_bucket: str
+    log_origin: str  # the log of a tenant is named <log_origin>/<tenant>
+    signing_keys: str  # ARNs of KMS keys or of secrets, comma-separated; all of them sign
+    witnesses: str = ""  # <verifier key> <URL>, comma-separated
+    checkpoint_seconds: int = 20  # from one look for unsigned batches to the next
+
+
+class WitnessSettings(msgspec.Struct, frozen=True, rename="upper", kw_only=True):
+    """For the witness function."""
+
+    prooftrail_witness_bucket: str
+    witness_name: str  # under which it cosigns
+    signing_keys: str  # one ARN, of a KMS key or of a secret
+    logs: str  # whose checkpoints it cosigns, see `witness.read_logs`
+
+
+SettingsType = TypeVar("SettingsType", bound=msgspec.Struct)
 
 
 def read(kind: type[SettingsType]) -> SettingsType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +14,22 @@ import moto
 import pytest
 
 import archive
+import checkpoint
 import ingest
+import log
 import query
-from prooftrail import api_keys
+import reader
+from prooftrail import api_keys, signing
+from prooftrail.evidence import Evidence
 from prooftrail.invocation import Context
+from prooftrail.ledger.note import VerifierKey
+from prooftrail.signing import SecretKey
 from tests.conftest import LogDatabase
+from tests.publishing import Publishing
 
 BUCKET = "prooftrail-archive"
+ORIGIN = "log.example"
+EVIDENCE_BUCKET = "prooftrail-evidence"
 
 
 @contextmanager
@@ -48,8 +58,8 @@ def ingesting(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture
-def asking(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[int, Any]]]:
-    """Ask the API through the handler, as an operator unless told otherwise; returns status and document."""
+def requesting(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Ask the API through the handler, as an operator unless told otherwise; returns the answer as Lambda gives it."""
     operator = api_keys.create(database.admin, None)
 
     def call(
@@ -58,16 +68,27 @@ def asking(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
         headers: dict[str, str] | None = None,
         url: str | None = None,
         **parameters: Any,
-    ) -> tuple[int, Any]:
+    ) -> dict[str, Any]:
         monkeypatch.setenv("DATABASE_URL", url or database.url_of("query"))
         given = {name.rstrip("_"): value for name, value in parameters.items()}
         sent = {"Authorization": f"Bearer {key}"} if key else {}
-        answer = query.handler(_request(path, sent | (headers or {}), given), Context("query"))
+        answer: dict[str, Any] = query.handler(_request(path, sent | (headers or {}), given), Context("query"))
+        return answer
+
+    with fresh(reader), fresh(log):
+        yield call
+        reader.database().discard()
+
+
+@pytest.fixture
+def asking(requesting: Callable[..., dict[str, Any]]) -> Callable[..., tuple[int, Any]]:
+    """Ask the API for JSON; returns status and document."""
+
+    def call(*arguments: Any, **parameters: Any) -> tuple[int, Any]:
+        answer = requesting(*arguments, **parameters)
         return answer["statusCode"], json.loads(answer["body"])
 
-    with fresh(query):
-        yield call
-        query.database().discard()
+    return call
 
 
 @pytest.fixture
@@ -77,6 +98,12 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         boto3.client("s3").create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
         monkeypatch.setenv("PROOFTRAIL_ARCHIVE_BUCKET", BUCKET)
         yield BUCKET
+
+
+@pytest.fixture
+def publishing(database: LogDatabase, evidence: Evidence) -> Publishing:
+    """Publish checkpoints into the evidence bucket."""
+    return Publishing(database.admin, evidence)
 
 
 @pytest.fixture
@@ -93,6 +120,49 @@ def archiving(
     with fresh(archive):
         yield call
         archive._database().discard()
+
+
+def signing_secret(number: int) -> str:
+    """Put a signing key into Secrets Manager; returns its ARN."""
+    text = json.dumps({"seed": base64.b64encode(seed(number)).decode()})
+    return str(boto3.client("secretsmanager").create_secret(Name=f"signing-{number}", SecretString=text)["ARN"])
+
+
+def seed(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def verifier_key(tenant: str, number: int = 1) -> VerifierKey:
+    """What a reader knows of the key that signs a tenant's log."""
+    return VerifierKey(f"{ORIGIN}/{tenant}", 1, SecretKey(seed(number)).public_key)
+
+
+@pytest.fixture
+def evidence(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Evidence:
+    """An evidence bucket with Object Lock, and a key to sign with."""
+    boto3.client("s3").create_bucket(Bucket=EVIDENCE_BUCKET, ObjectLockEnabledForBucket=True)
+    monkeypatch.setenv("PROOFTRAIL_EVIDENCE_BUCKET", EVIDENCE_BUCKET)
+    monkeypatch.setenv("LOG_ORIGIN", ORIGIN)
+    monkeypatch.setenv("SIGNING_KEYS", signing_secret(1))
+    return Evidence(EVIDENCE_BUCKET)
+
+
+@pytest.fixture
+def checkpointing(
+    database: LogDatabase, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Sign what there is to sign through the checkpoint function's handler; returns its summary."""
+
+    def call(event: dict[str, Any] | None = None) -> dict[str, Any]:
+        monkeypatch.setenv("DATABASE_URL", database.url_of("checkpoint"))
+        answer: dict[str, Any] = checkpoint.handler(event or {}, Context("checkpoint"))
+        return answer
+
+    signing.keys.cache_clear()
+    with fresh(checkpoint):
+        yield call
+        checkpoint._database().discard()
+    signing.keys.cache_clear()
 
 
 def _request(path: str, headers: dict[str, str], parameters: dict[str, Any]) -> dict[str, Any]:
