@@ -10,13 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from typer.testing import CliRunner, Result
 
 from prooftrail import api_keys
 from prooftrail.cli import app
+from prooftrail.evidence import Evidence
+from prooftrail.ledger.note import VerifierKey
 from tests.conftest import PROJECT, LogDatabase
 from tests.factories import native, sqs
+from tests.integration.conftest import signing_secret, verifier_key
 
 EVENTS = PROJECT / "events"
 
@@ -133,6 +137,28 @@ def test_a_sample_batch_is_ingested_in_process_as_the_functions_role(database: L
     assert invoke("ingest", EVENTS / sample, database.url) == {"batchItemFailures": []}
     assert database.count("event") >= 1
     assert database.count("quarantine") == (1 if "poison" in sample else 0)
+
+
+def test_the_keys_of_a_log_are_printed_as_its_verifiers_need_them(evidence: Evidence) -> None:
+    printed = run("log", "keys", "--tenant", "acme")
+    assert printed.stdout == f"{verifier_key('acme')}\n"
+    both = run("log", "keys", "--tenant", "acme", "--signing-keys", f"{os.environ['SIGNING_KEYS']},{signing_secret(2)}")
+    assert both.stdout.splitlines() == [str(verifier_key("acme")), str(verifier_key("acme", 2))]
+    witness = run("log", "witness-key", "--name", "witness.example/w1")
+    assert VerifierKey.parse(witness.stdout.strip()) == VerifierKey("witness.example/w1", 4, verifier_key("x").public_key)
+
+
+def test_a_generated_key_can_sign(evidence: Evidence) -> None:
+    made = [run("log", "generate-key").stdout for _ in range(2)]
+    assert made[0] != made[1]
+    arn = boto3.client("secretsmanager").create_secret(Name="generated", SecretString=made[0])["ARN"]
+    assert VerifierKey.parse(run("log", "keys", "--tenant", "acme", "--signing-keys", arn).stdout.strip())
+
+
+def test_keys_that_cannot_be_asked_for_are_told_in_one_sentence(evidence: Evidence) -> None:
+    nobody = "arn:aws:secretsmanager:us-east-1:123456789012:secret:nobody"
+    assert "nobody" in fails(run("log", "keys", "--tenant", "acme", "--signing-keys", nobody))
+    assert "--tenant: expected" in fails(run("log", "keys", "--tenant", "a b"))
 
 
 def test_sample_requests_are_answered_in_process(database: LogDatabase, tmp_path: Path) -> None:

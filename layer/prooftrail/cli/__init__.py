@@ -12,12 +12,13 @@ import psycopg
 import typer
 
 from prooftrail import invocation, migrations
-from prooftrail.cli import keys
+from prooftrail.cli import keys, logs
 from prooftrail.cli.common import PROJECT, admin, commands, fail
 from prooftrail.errors import ProoftrailError
 
 app = commands(__doc__)
 app.add_typer(keys.app, name="key")
+app.add_typer(logs.app, name="log")
 
 
 @app.command()
@@ -40,6 +41,7 @@ class Function(StrEnum):
     ingest = "ingest"
     query = "query"
     archive = "archive"
+    checkpoint = "checkpoint"
 
 
 @app.command()
