@@ -48,9 +48,13 @@ class Stored(NamedTuple):
     salts: bytes
     kept: bytes | None
 
+    def commitments(self) -> entry.Commitments:
+        """To actor, target and private part."""
+        return entry.commitments(self.statement, self.salts, self.kept)
+
     def header(self) -> bytes:
         """What its leaf is the hash of."""
-        return entry.header(self.statement.public, entry.commitments(self.statement, self.salts, self.kept))
+        return entry.header(self.statement.public, self.commitments())
 
 
 def find(connection: Connection, archive: ArchiveBucket, owner: Owner, id: str) -> Stored:
@@ -73,36 +77,56 @@ def find(connection: Connection, archive: ArchiveBucket, owner: Owner, id: str) 
     )
 
 
-def hot(connection: Connection, tenant: str, first: int, end: int) -> Iterator[Stored]:
-    """All entries from `first` to before `end` that are in PostgreSQL, and perhaps some more, in no order."""
+def between(connection: Connection, archive: ArchiveBucket, tenant: str, first: int, end: int) -> Iterator[Stored]:
+    """All entries from `first` to before `end`, hot and cold, and perhaps others of the same batches, in no order.
+
+    Inside `search.reading_as`, of one moment. Raises `EntryChanged`, and `ArchiveMismatch` where an object is not the one
+    that was verified.
+    """
+    row = connection.execute(
+        """
+        SELECT min(id), max(id), min(min_time), max(max_time) FROM prooftrail.batch
+        WHERE tenant = %s AND first_index < %s AND first_index + event_count > %s
+        """,
+        [tenant, end, first],
+    ).fetchone()
+    if row is not None and row[0] is not None:
+        lowest, highest, *times = row
+        yield from _hot(connection, tenant, lowest, highest, times)
+        for segment in _cold_segments(connection, tenant, lowest, highest):
+            yield from (item for item in _cold(archive, segment) if lowest <= item.batch_id <= highest)
+
+
+def _hot(connection: Connection, tenant: str, lowest: int, highest: int, times: Sequence[datetime]) -> Iterator[Stored]:
     query = sql.SQL(
-        """
-        WITH wanted AS MATERIALIZED (
-            SELECT id, min_time, max_time FROM prooftrail.batch
-            WHERE tenant = %(tenant)s AND first_index < %(end)s AND first_index + event_count > %(first)s
-        )
-        SELECT {} FROM prooftrail.event
-        WHERE tenant = %(tenant)s AND batch_id IN (SELECT id FROM wanted)
-            AND time BETWEEN (SELECT min(min_time) FROM wanted) AND (SELECT max(max_time) FROM wanted)
-        """
+        "SELECT {} FROM prooftrail.event WHERE tenant = %s AND batch_id BETWEEN %s AND %s AND time BETWEEN %s AND %s"
     ).format(_select_list())
     with connection.cursor() as cursor:
-        for row in cursor.stream(query, {"tenant": tenant, "first": first, "end": end}, size=_FETCH):
+        for row in cursor.stream(query, [tenant, lowest, highest, *times], size=_FETCH):
             yield _stored(row)
 
 
-def cold(archive: ArchiveBucket, segment: Segment) -> Iterator[Stored]:
-    """All entries of an archived segment, in the order of time; its object is meanwhile in a file of its own.
+def _cold_segments(connection: Connection, tenant: str, lowest: int, highest: int) -> list[Segment]:
+    rows = connection.execute(
+        """
+        SELECT id FROM prooftrail.archive_segment
+        WHERE tenant = %s AND state = 'archived' AND batches && int8range(%s, %s, '[]')
+        """,
+        [tenant, lowest, highest],
+    )
+    wanted = {id for (id,) in rows}
+    return [segment for segment in segments.archived(connection, tenant) if segment.id in wanted]
 
-    Raises `ArchiveMismatch` where the object is not the one that was verified.
-    """
-    version = _version(archive, segment)
+
+def _cold(archive: ArchiveBucket, segment: Segment) -> Iterator[Stored]:
+    """All entries of a segment; its object is meanwhile in a file of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "segment.parquet")
-        if archive.fetch(segment.object_key, version, file) != segment.object_sha256:
+        with aws.faults(f"reading {segment.object_key} from the archive"):
+            sha256 = archive.fetch(segment.object_key, _version(archive, segment), file)
+        if sha256 != segment.object_sha256:
             raise ArchiveMismatch(f"object {segment.object_key}: expected the one that was verified, got another")
-        for row in _rows(file, segment.tenant):
-            yield _stored(row)
+        yield from map(_stored, _rows(file, segment.tenant))
 
 
 def _rows_at(archive: ArchiveBucket, segment: Segment, time: datetime) -> Iterator[Sequence[Any]]:

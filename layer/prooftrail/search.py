@@ -69,9 +69,16 @@ class Found(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def reading_as(connection: Connection, tenant: str) -> Iterator[None]:
-    """Open a read-only transaction that sees one tenant (or `ALL_TENANTS`) and, by row-level security, nothing else."""
+def reading_as(connection: Connection, tenant: str, *, one_moment: bool = False) -> Iterator[None]:
+    """Open a read-only transaction that sees one tenant (or `ALL_TENANTS`) and, by row-level security, nothing else.
+
+    With `one_moment` it sees all as it was at one moment, and no month is archived meanwhile.
+    """
     with connection.transaction():
+        if one_moment:
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            # Before the first query, which is when the moment is: a month that is gone afterwards is in the manifest then.
+            connection.execute("LOCK TABLE prooftrail.event IN ACCESS SHARE MODE")
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SELECT set_config('prooftrail.tenant', %s, true)", [tenant])
         yield
