@@ -21,7 +21,8 @@ PYTHON ?= $(shell python3 -c 'import sys; v = sys.version_info[:2]; print("%d.%d
 ENV ?= prod
 RUN := .venv/bin
 SAM := $(UV) run --quiet --isolated --only-group sam sam
-REQUIREMENTS := layer/requirements.txt functions/query/requirements.txt functions/archive/requirements.txt
+SIGNERS := functions/checkpoint/requirements.txt functions/witness/requirements.txt
+REQUIREMENTS := layer/requirements.txt functions/query/requirements.txt functions/archive/requirements.txt $(SIGNERS)
 EXPORT := $(UV) export --frozen --no-default-groups --no-emit-project --no-header --no-annotate --quiet
 export UV_PYTHON := $(PYTHON)
 
@@ -57,6 +58,7 @@ lint: environment
 	$(RUN)/lint-imports
 	$(SAM) validate --lint
 	$(SAM) validate --lint --template infrastructure/database.yaml
+	$(SAM) validate --lint --template infrastructure/witness.yaml
 	$(UV) run --quiet --isolated --only-group checkov checkov --config-file .checkov.yaml
 	@for file in $(REQUIREMENTS); do $(MAKE) --silent print-$$file | diff $$file - || \
 		{ echo "$$file is not what uv.lock says: run make lock"; exit 1; }; done
@@ -71,6 +73,9 @@ print-layer/requirements.txt:
 
 print-functions/query/requirements.txt print-functions/archive/requirements.txt: print-functions/%/requirements.txt:
 	@$(EXPORT) --extra $* --prune aws-lambda-powertools --prune msgspec --prune psycopg
+
+$(addprefix print-,$(SIGNERS)):
+	@$(EXPORT) --extra signing --prune aws-lambda-powertools --prune msgspec --prune psycopg
 
 deploy: | $(filter .local/%,$(UV))
 	$(SAM) build --config-env $(ENV)

@@ -16,6 +16,7 @@ SHOWN = {
     "Queue": "PROOFTRAIL_QUEUE_URL",
     "Dead letters": "PROOFTRAIL_DLQ_URL",
     "Archive bucket": "PROOFTRAIL_ARCHIVE_BUCKET",
+    "Evidence bucket": "PROOFTRAIL_EVIDENCE_BUCKET",
     "AWS endpoint": "AWS_ENDPOINT_URL",
     "PostgreSQL": "DATABASE_URL",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -42,3 +43,12 @@ class Clients:
     def secrets(self) -> SecretsManagerClient:
         """Secrets Manager."""
         return self._session.client("secretsmanager", **self._options)
+
+
+def publish_secret(clients: Clients, name: str, value: dict[str, str]) -> str:
+    """Make a secret, or give it another value; returns its ARN."""
+    secrets, text = clients.secrets(), json.dumps(value)
+    try:
+        return secrets.create_secret(Name=name, SecretString=text)["ARN"]
+    except secrets.exceptions.ResourceExistsException:
+        return secrets.put_secret_value(SecretId=name, SecretString=text)["ARN"]

@@ -21,6 +21,7 @@ FUNCTIONS = {
     "IngestFunction": "prooftrail_ingest",
     "QueryFunction": "prooftrail_query",
     "ArchiveFunction": "prooftrail_archive",
+    "CheckpointFunction": "prooftrail_checkpoint",
 }
 DESKTOP = "host.docker.internal"  # by which Docker Desktop's containers reach even the loopback
 
@@ -54,7 +55,7 @@ def write_env_file(layout: Layout, address: str | None, values: Mapping[str, str
     environment = json.loads((layout.checkout / "env.json").read_bytes())
     database = values["DATABASE_URL"].rpartition("@")[2].replace("127.0.0.1", host)
     aws = {name: value.replace("127.0.0.1", host) for name, value in values.items() if name.startswith("AWS_")}
-    known = {name: value.replace("127.0.0.1", host) for name, value in values.items() if name.startswith("PROOFTRAIL_")}
+    known = {name: value.replace("127.0.0.1", host) for name, value in values.items() if name != "DATABASE_URL"}
     for function, role in FUNCTIONS.items():
         own = environment[function]
         own["DATABASE_URL"] = f"postgresql://{role}:{passwords[role]}@{database}"

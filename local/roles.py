@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 
-from local.aws import Clients
+from local.aws import Clients, publish_secret
 from local.errors import StackError
 from local.layout import Layout
 from local.postgres import Database, new_password
@@ -52,8 +52,8 @@ def publish(clients: Clients, database: Database, role_passwords: dict[str, str]
         "DatabaseName": parts.get("dbname", parts.get("user", "")),
         "DatabaseTls": _tls(parts.get("sslmode", "prefer")),
         "DatabaseAuth": "secret",
-        "DatabaseSecretArn": _secret(clients, "prooftrail/roles", role_passwords),
-        "DatabaseAdminSecretArn": _secret(clients, "prooftrail/admin", admin),
+        "DatabaseSecretArn": publish_secret(clients, "prooftrail/roles", role_passwords),
+        "DatabaseAdminSecretArn": publish_secret(clients, "prooftrail/admin", admin),
     }
 
 
@@ -66,11 +66,3 @@ def _derived(database: Database, role: str) -> str:
 def _tls(mode: str) -> str:
     # What libpq would merely prefer, the template does not know.
     return {"verify-full": "verify-full", "verify-ca": "require", "require": "require"}.get(mode, "disable")
-
-
-def _secret(clients: Clients, name: str, value: dict[str, str]) -> str:
-    secrets, text = clients.secrets(), json.dumps(value)
-    try:
-        return secrets.create_secret(Name=name, SecretString=text)["ARN"]
-    except secrets.exceptions.ResourceExistsException:
-        return secrets.put_secret_value(SecretId=name, SecretString=text)["ARN"]

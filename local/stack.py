@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-from local import aws, containers, environment_file, localstack, ports, roles
+from local import aws, containers, environment_file, localstack, ports, roles, signing
 from local.aws import Clients
 from local.deploy import Build, Deployment
 from local.errors import StackError
@@ -83,7 +83,8 @@ class Stack:
         role_passwords = roles.passwords(database, store, own_server=not self._external())
         self._say(f"PostgreSQL: {roles.migrate(self.layout, database, role_passwords)}")
         local_stack.wait_until_ready()
-        parameters = roles.publish(Clients(local_stack.url), database, role_passwords)
+        clients = Clients(local_stack.url)
+        parameters = roles.publish(clients, database, role_passwords) | signing.publish(clients, store)
         self._say("building")
         build.finish()
         self._say("deploying")
@@ -135,6 +136,9 @@ class Stack:
             "PROOFTRAIL_QUEUE_URL": outputs["QueueUrl"],
             "PROOFTRAIL_DLQ_URL": outputs["DeadLetterQueueUrl"],
             "PROOFTRAIL_ARCHIVE_BUCKET": outputs["ArchiveBucketName"],
+            "PROOFTRAIL_EVIDENCE_BUCKET": outputs["EvidenceBucketName"],
+            "LOG_ORIGIN": outputs["LogOrigin"],
+            "SIGNING_KEYS": outputs["SigningKeys"],
         }
         environment_file.write(self.layout.environment_file, values)
 

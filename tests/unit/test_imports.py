@@ -32,6 +32,8 @@ HEAVY = {
         ("ingest", HEAVY | {"pydantic"}),
         ("query", HEAVY),
         ("archive", {"boto3", "botocore", "pydantic", "pyarrow", "duckdb"}),
+        ("checkpoint", HEAVY | {"pydantic", "cryptography"}),
+        ("witness", HEAVY | {"pydantic", "cryptography", "psycopg"}),
     ],
 )
 def test_a_function_loads_only_what_it_needs_to_start(function: str, forbidden: set[str]) -> None:

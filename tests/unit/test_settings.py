@@ -7,6 +7,11 @@ import pytest
 from prooftrail import settings
 from prooftrail.errors import ConfigurationError
 
+REQUIRED = (
+    "DATABASE_URL", "PROOFTRAIL_ARCHIVE_BUCKET", "PROOFTRAIL_EVIDENCE_BUCKET", "PROOFTRAIL_WITNESS_BUCKET", "LOG_ORIGIN",
+    "SIGNING_KEYS", "WITNESS_NAME", "LOGS",
+)  # fmt: skip
+
 
 def test_what_is_not_set_has_its_documented_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://u@h/d")
@@ -34,13 +39,16 @@ def test_numbers_come_as_text_and_the_rest_of_the_environment_does_not_matter(mo
         (settings.IngestSettings, "MAX_FUTURE_HOURS", ""),
         (settings.ArchiveSettings, "PROOFTRAIL_ARCHIVE_BUCKET", None),
         (settings.ArchiveSettings, "RETENTION_MONTHS", "1.5"),
+        (settings.CheckpointSettings, "LOG_ORIGIN", None),
+        (settings.CheckpointSettings, "CHECKPOINT_SECONDS", "often"),
+        (settings.WitnessSettings, "LOGS", None),
     ],
 )
 def test_a_variable_that_is_missing_or_malformed_is_named(
     monkeypatch: pytest.MonkeyPatch, kind: type[settings.DatabaseSettings], variable: str, value: str | None
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://u@h/d")
-    monkeypatch.setenv("PROOFTRAIL_ARCHIVE_BUCKET", "b")
+    for name in REQUIRED:
+        monkeypatch.setenv(name, "x")
     if value is None:
         monkeypatch.delenv(variable)
     else:

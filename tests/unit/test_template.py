@@ -20,6 +20,7 @@ FUNCTIONS = {
     "IngestFunction": settings.IngestSettings,
     "QueryFunction": settings.QuerySettings,
     "ArchiveFunction": settings.ArchiveSettings,
+    "CheckpointFunction": settings.CheckpointSettings,
     "MigrateFunction": settings.DatabaseSettings,
 }
 
@@ -44,6 +45,7 @@ LOCALSTACK_MAKES = {
     "AWS::Events::Rule",
     "AWS::IAM::ManagedPolicy",
     "AWS::IAM::Role",
+    "AWS::KMS::Key",  # but not of the kind that signs: the local stack names a secret instead, and none is made
     "AWS::Lambda::EventSourceMapping",
     "AWS::Lambda::Function",
     "AWS::Lambda::LayerVersion",
@@ -84,6 +86,7 @@ def load(name: str) -> dict[str, Any]:
 
 TEMPLATE = load("template.yaml")
 DATABASE = load("infrastructure/database.yaml")
+WITNESS = load("infrastructure/witness.yaml")
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 CONFIGURATION = tomllib.loads((PROJECT / "samconfig.toml").read_text(encoding="utf-8"))
 
@@ -94,10 +97,10 @@ def overrides(environment: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words)
 
 
-def statements() -> list[tuple[str, dict[str, Any]]]:
+def statements(resources: dict[str, dict[str, Any]] = RESOURCES) -> list[tuple[str, dict[str, Any]]]:
     """Every statement of every role and managed policy, those under a condition too."""
     found = []
-    for name, resource in RESOURCES.items():
+    for name, resource in resources.items():
         properties = resource.get("Properties", {})
         documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
         if resource["Type"] == "AWS::IAM::ManagedPolicy":
@@ -109,7 +112,7 @@ def statements() -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-@pytest.mark.parametrize("template", [TEMPLATE, DATABASE], ids=["template", "database"])
+@pytest.mark.parametrize("template", [TEMPLATE, DATABASE, WITNESS], ids=["template", "database", "witness"])
 def test_a_parameter_says_what_it_is_and_is_in_a_group(template: dict[str, Any]) -> None:
     parameters = template["Parameters"]
     groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
@@ -197,7 +200,7 @@ def test_a_function_may_do_nothing_to_everything() -> None:
         assert not any(re.match("s3:(Delete|Bypass)", action) for action in actions), role
 
 
-@pytest.mark.parametrize("function", ["ingest", "query", "archive"])
+@pytest.mark.parametrize("function", ["ingest", "query", "archive", "checkpoint"])
 def test_a_function_logs_in_as_itself_only(function: str) -> None:
     role = f"prooftrail_{function}"
     url = RESOURCES[f"{function.capitalize()}Function"]["Properties"]["Environment"]["Variables"]["DATABASE_URL"]
@@ -210,12 +213,91 @@ def test_a_function_logs_in_as_itself_only(function: str) -> None:
     assert [arn.rpartition("/")[2] for arn in connects] == [role]
 
 
-def test_archived_objects_are_locked_encrypted_and_private() -> None:
-    bucket = RESOURCES["ArchiveBucket"]
+@pytest.mark.parametrize("name", ["Archive", "Evidence"])
+def test_archived_objects_and_evidence_are_locked_encrypted_and_private(name: str) -> None:
+    bucket = RESOURCES[f"{name}Bucket"]
     assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
     assert bucket["Properties"]["ObjectLockEnabled"] is True
+    retention = bucket["Properties"]["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]
+    assert retention == {"Mode": {"Ref": f"{name}LockMode"}, "Days": {"Ref": f"{name}LockDays"}}
+    assert bucket["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
     assert "BucketEncryption" in bucket["Properties"]
     assert set(bucket["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
+    sids = {statement["Sid"] for statement in RESOURCES[f"{name}BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]}
+    assert "TlsOnly" in sids
+
+
+def test_evidence_is_written_once_by_one_function_that_may_not_delete_it() -> None:
+    policy = RESOURCES["EvidenceBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    (once,) = [statement for statement in policy if statement["Sid"] == "WriteOnce"]
+    assert (once["Effect"], once["Principal"], once["Action"]) == ("Deny", "*", "s3:PutObject")
+    assert once["Condition"]["Null"] == {"s3:if-none-match": "true"}
+    may = {action for role, found in statements() if role == "CheckpointRole" for action in listed(found["Action"])}
+    assert {action for action in may if action.startswith(("s3:", "kms:"))} == {
+        "s3:PutObject", "s3:GetObject", "s3:ListBucket", "kms:Sign", "kms:GetPublicKey",
+    }  # fmt: skip
+
+
+def listed(actions: str | list[str]) -> list[str]:
+    return actions if isinstance(actions, list) else [actions]
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, WITNESS], ids=["template", "witness"])
+def test_a_key_that_signs_signs_as_notes_want_it_and_outlives_the_stack(template: dict[str, Any]) -> None:
+    key = template["Resources"]["SigningKey"]
+    assert (key["Properties"]["KeySpec"], key["Properties"]["KeyUsage"]) == ("ECC_NIST_EDWARDS25519", "SIGN_VERIFY")
+    assert key["DeletionPolicy"] == key["UpdateReplacePolicy"] == "Retain"
+    assert (key["Condition"], template["Conditions"]["MakesSigningKey"]) == (
+        "MakesSigningKey",
+        {"Fn::Equals": [{"Ref": "SigningKeys"}, ""]},
+    )
+
+
+def test_checkpoints_raise_an_alarm_when_they_are_late_when_they_are_refused_and_when_nobody_makes_them() -> None:
+    def alarm(name: str) -> dict[str, Any]:
+        properties: dict[str, Any] = RESOURCES[f"{name}Alarm"]["Properties"]
+        assert properties["Namespace"] == "Prooftrail"
+        assert properties["Dimensions"] == [{"Name": "service", "Value": "checkpoint"}]  # as Powertools names it
+        return properties
+
+    late, missing, refused = alarm("CheckpointLag"), alarm("CheckpointMissing"), alarm("CheckpointRefused")
+    assert (late["MetricName"], late["Statistic"], late["Threshold"]) == ("CheckpointLagSeconds", "Maximum", 60)
+    assert (missing["Statistic"], missing["Threshold"]) == ("SampleCount", 1)
+    assert (missing["ComparisonOperator"], missing["TreatMissingData"]) == ("LessThanThreshold", "breaching")
+    assert (refused["MetricName"], refused["Threshold"]) == ("CheckpointRefused", 0)
+    source = (PROJECT / "functions/checkpoint/checkpoint.py").read_text(encoding="utf-8")
+    for name in ("CheckpointLag", "CheckpointMissing", "CheckpointRefused", "Witness"):
+        assert f'"{alarm(name)["MetricName"]}"' in source
+
+
+def test_the_witness_stands_alone_with_the_same_layer() -> None:
+    function = WITNESS["Resources"]["WitnessFunction"]["Properties"]
+    told = function["Environment"]["Variables"]
+    known = {field.encode_name for field in msgspec.structs.fields(settings.WitnessSettings)}
+    assert known <= told.keys()
+    assert (PROJECT / "infrastructure" / function["CodeUri"] / "witness.py").is_file()
+    layer = WITNESS["Resources"]["ProoftrailLayer"]["Properties"]
+    assert (PROJECT / "infrastructure" / layer["ContentUri"] / "prooftrail").is_dir()
+    for role, statement in statements(WITNESS["Resources"]):
+        assert not any("*" in action or "Delete" in action for action in listed(statement["Action"])), role
+
+
+@pytest.mark.parametrize(
+    ("parameter", "good", "bad"),
+    [
+        ("LogOrigin", ["audit.example.com", "example.com/audit", "x"], ["", "a b", "a+b", "a,b", "a/", "/a", "https://a"]),
+        (
+            "SigningKeys",
+            ["", "arn:aws:kms:eu-central-1:111122223333:key/1,arn:aws:secretsmanager:x:1:secret:a"],
+            ["key", "a,"],
+        ),
+        ("Witnesses", ["", "w.example+0a+b64= https://w.example/v1,w2+0a+b http://w2"], ["w.example", "w https://a,"]),
+    ],
+)
+def test_a_parameter_of_several_words_takes_what_the_code_takes(parameter: str, good: list[str], bad: list[str]) -> None:
+    pattern = TEMPLATE["Parameters"][parameter]["AllowedPattern"]
+    assert all(re.fullmatch(pattern, value) for value in good)
+    assert not any(re.fullmatch(pattern, value) for value in bad)
 
 
 def test_certificates_are_authorities_that_signed_themselves_and_have_not_expired() -> None:
