@@ -1,0 +1,287 @@
+"""Drill: tamper with a copy of a log in twelve ways, as whoever owns the database could, and see each one found out.
+
+The copy is a database of its own on the same server; the checkpoints it is verified against are the published ones, which no
+owner of the database can change. Nothing here writes to the original.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from prooftrail import entries, migrations
+from prooftrail.database import Connection
+from prooftrail.errors import PermanentError
+from prooftrail.ledger import merkle
+from prooftrail.ledger.merkle import Frontier
+
+# In this order, because later tables refer to earlier ones. `event` is copied month by month.
+_TABLES = ("tenant", "log", "batch", "checkpoint", "event_key", "archive_segment")
+_NAME_OF_TENANT = {"tenant": "name"}
+
+
+class NothingToDrill(PermanentError):
+    """There is no log that a drill could be held on."""
+
+
+class Place(NamedTuple):
+    """A row of the copy, by where it lies: names and values may be tampered with, the line pointer stays."""
+
+    partition: str
+    batch_id: int
+    position: int
+
+
+class Copy(NamedTuple):
+    """The copy about to be tampered with, and the rows that it happens to."""
+
+    connection: Connection
+    tenant: str
+    first: Place
+    second: Place
+
+    def change(self, place: Place, assignment: str, *values: object) -> None:
+        """Update one row, past triggers and privileges."""
+        query = sql.SQL("UPDATE {} SET " + assignment + " WHERE batch_id = %s AND position = %s")
+        self.connection.execute(
+            query.format(sql.Identifier("prooftrail", place.partition)), [*values, place.batch_id, place.position]
+        )
+
+
+Tamper: TypeAlias = Callable[[Copy], object]
+
+
+class Exercise(NamedTuple):
+    """What was done to the copy, and what verification said."""
+
+    what: str
+    findings: list[str]
+
+
+def logs(connection: Connection) -> list[str]:
+    """The tenants whose logs have a checkpoint and two events in PostgreSQL, the shortest log first."""
+    rows = connection.execute(
+        """
+        SELECT tenant FROM prooftrail.log
+        WHERE tenant <> '_prooftrail' AND EXISTS (SELECT FROM prooftrail.checkpoint WHERE checkpoint.tenant = log.tenant)
+            AND (SELECT count(*) FROM (SELECT FROM prooftrail.event WHERE event.tenant = log.tenant LIMIT 2) AS two) = 2
+        ORDER BY size, tenant
+        """
+    )
+    return [tenant for (tenant,) in rows]
+
+
+def hold(
+    server: Connection, url: str, tenant: str, migrations_in: Path, verify: Callable[[str], list[str]]
+) -> Iterator[Exercise]:
+    """Copy the tenant's log, then tamper with copies of the copy, one way at a time.
+
+    `verify` is given a database's URL and says what it finds; the first exercise is the copy as it is. Raises
+    `NothingToDrill` where the log is not in `logs`.
+    """
+    if tenant not in logs(server):
+        raise NothingToDrill(f"expected a log with a checkpoint and two events in PostgreSQL, {tenant!a} is none")
+    with _database(server, "template0") as pristine, _database(server, None) as tampered:
+        _copy(url, make_conninfo(url, dbname=pristine), tenant, migrations_in)
+        yield Exercise("nothing", verify(make_conninfo(url, dbname=pristine)))
+        for what, tamper in TAMPERS.items():
+            _recreate(server, tampered, pristine)
+            _tamper(make_conninfo(url, dbname=tampered), tenant, tamper)
+            yield Exercise(what, verify(make_conninfo(url, dbname=tampered)))
+
+
+@contextmanager
+def _database(server: Connection, template: str | None) -> Iterator[str]:
+    name = f"prooftrail_drill_{secrets.token_hex(6)}"
+    if template:
+        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+    try:
+        yield name
+    finally:
+        server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _recreate(server: Connection, name: str, template: str) -> None:
+    server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+
+
+def _copy(from_url: str, to_url: str, tenant: str, migrations_in: Path) -> None:
+    with psycopg.connect(from_url) as original, psycopg.connect(to_url, autocommit=True) as copy:
+        original.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        original.read_only = True
+        migrations.apply(copy, migrations_in)
+        months = [month for (month,) in original.execute("SELECT month FROM prooftrail.partition_months()")]
+        for table in _TABLES:
+            _copy_rows(original, copy, table, _NAME_OF_TENANT.get(table, "tenant"), tenant)
+        for month in months:
+            copy.execute("SELECT prooftrail.create_partition(%s)", [month])
+            _copy_rows(original, copy, f"event_{month:%Y_%m}", "tenant", tenant)
+
+
+def _copy_rows(original: Connection, copy: Connection, table: str, owner: str, tenant: str) -> None:
+    rows = original.execute(
+        """
+        SELECT column_name FROM information_schema.columns
+        WHERE table_schema = 'prooftrail' AND table_name = %s AND is_generated = 'NEVER' ORDER BY ordinal_position
+        """,
+        [table],
+    )
+    parts = {
+        "table": sql.Identifier("prooftrail", table),
+        "columns": sql.SQL(", ").join(sql.Identifier(name) for (name,) in rows),
+        "owner": sql.Identifier(owner),
+        "tenant": sql.Literal(tenant),
+    }
+    out = sql.SQL("COPY (SELECT {columns} FROM {table} WHERE {owner} = {tenant}) TO STDOUT").format(**parts)
+    back = sql.SQL("COPY {table} ({columns}) FROM STDIN").format(**parts)
+    with original.cursor().copy(out) as source, copy.cursor().copy(back) as target:
+        for block in source:
+            target.write(block)
+
+
+def _tamper(url: str, tenant: str, tamper: Tamper) -> None:
+    with psycopg.connect(url) as connection:
+        for (table,) in connection.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'prooftrail'::regnamespace AND relkind IN ('r', 'p')"
+        ).fetchall():
+            connection.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(sql.SQL(table)))
+        places = connection.execute(
+            "SELECT tableoid::regclass::text, batch_id, position FROM prooftrail.event WHERE tenant = %s "
+            "ORDER BY random() LIMIT 2",
+            [tenant],
+        ).fetchall()
+        first, second = (Place(name.removeprefix("prooftrail."), *place) for name, *place in places)
+        tamper(Copy(connection, tenant, first, second))
+
+
+def _insert_row(copy: Copy) -> None:
+    copied = sql.SQL(
+        """
+        INSERT INTO {table} SELECT (jsonb_populate_record(event, jsonb_build_object('id', 'invented', 'position',
+            (SELECT event_count FROM prooftrail.batch WHERE batch.id = event.batch_id)))).*
+        FROM {table} AS event WHERE batch_id = %s AND position = %s
+        """
+    )
+    table = sql.Identifier("prooftrail", copy.first.partition)
+    copy.connection.execute(copied.format(table=table), [copy.first.batch_id, copy.first.position])
+
+
+def _swap_rows(copy: Copy) -> None:
+    for place, batch_id, position in (
+        (copy.first, 0, -1),
+        (copy.second, copy.first.batch_id, copy.first.position),
+        (copy.first._replace(batch_id=0, position=-1), copy.second.batch_id, copy.second.position),
+    ):
+        copy.change(place, "batch_id = %s, position = %s", batch_id, position)
+
+
+def _move_to_another_month(copy: Copy) -> None:
+    """The row goes through the parent, which puts it where its new time belongs."""
+    copy.connection.execute("SELECT prooftrail.create_partition((now() + interval '1 month')::date)")
+    copy.connection.execute(
+        "UPDATE prooftrail.event SET time = now() + interval '1 month' WHERE batch_id = %s AND position = %s",
+        [copy.first.batch_id, copy.first.position],
+    )
+
+
+def _cut_tail(copy: Copy) -> None:
+    """Remove the last entries that were signed, wherever a reader would look, and let the head end before them."""
+    _cut(copy, "(SELECT max(first_index) FROM prooftrail.batch WHERE tenant = %(tenant)s)")
+
+
+def _restore_older_state(copy: Copy) -> None:
+    """As if half of the log had never been: batches, events, keys, checkpoints and head of an older backup."""
+    _cut(copy, "(SELECT size / 2 FROM prooftrail.log WHERE tenant = %(tenant)s)")
+    copy.connection.execute(
+        "DELETE FROM prooftrail.checkpoint USING prooftrail.log "
+        "WHERE checkpoint.tenant = log.tenant AND checkpoint.size > log.size"
+    )
+
+
+def _cut(copy: Copy, from_index: str) -> None:
+    names = {"tenant": copy.tenant}
+    gone = f"SELECT id FROM prooftrail.batch WHERE tenant = %(tenant)s AND first_index >= {from_index}"
+    for statement in (
+        "DELETE FROM prooftrail.event_key USING prooftrail.event WHERE event_key.tenant = event.tenant "
+        f"AND event_key.id = event.id AND event_key.source = event.source AND batch_id IN ({gone})",
+        f"DELETE FROM prooftrail.event WHERE batch_id IN ({gone})",
+        f"DELETE FROM prooftrail.batch WHERE id IN ({gone})",
+    ):
+        copy.connection.execute(statement.encode(), names)
+    _rewrite_log(copy)
+
+
+def _recompute_log(copy: Copy) -> None:
+    """Change an event, and everything that is derived from it in the database: leaf hashes, roots, head, key."""
+    copy.change(copy.first, "action = 'forged'")
+    row = copy.connection.execute(
+        sql.SQL("SELECT source, id FROM {} WHERE batch_id = %s AND position = %s").format(
+            sql.Identifier("prooftrail", copy.first.partition)
+        ),
+        [copy.first.batch_id, copy.first.position],
+    ).fetchone()
+    assert row is not None
+    for stored in entries.hot(copy.connection, copy.tenant, copy.first.batch_id):
+        if stored.position == copy.first.position:
+            leaf = merkle.leaf_hash(stored.header())
+            copy.connection.execute(
+                "UPDATE prooftrail.batch SET leaf_hashes = overlay(leaf_hashes PLACING %b FROM %s) WHERE id = %s",
+                [leaf, stored.position * merkle.HASH + 1, stored.batch_id],
+            )
+            copy.connection.execute(
+                "UPDATE prooftrail.event_key SET digest = %b WHERE tenant = %s AND source = %s AND id = %s",
+                [stored.statement.digest(), copy.tenant, *row],
+            )
+    _rewrite_log(copy)
+    copy.connection.execute("DELETE FROM prooftrail.checkpoint")
+
+
+def _rewrite_log(copy: Copy) -> None:
+    """Make all roots and the head fit the batches that there are."""
+    frontier = Frontier()
+    batches = copy.connection.execute(
+        "SELECT id, leaf_hashes FROM prooftrail.batch WHERE tenant = %s ORDER BY first_index", [copy.tenant]
+    ).fetchall()
+    for id, leaves in batches:
+        frontier.extend(leaves[at : at + merkle.HASH] for at in range(0, len(leaves), merkle.HASH))
+        copy.connection.execute("UPDATE prooftrail.batch SET root = %b WHERE id = %s", [frontier.root(), id])
+    copy.connection.execute(
+        "UPDATE prooftrail.log SET size = %s, frontier = %b WHERE tenant = %s",
+        [frontier.size, frontier.to_bytes(), copy.tenant],
+    )
+
+
+TAMPERS: dict[str, Tamper] = {
+    "a column of an event is changed": lambda copy: copy.change(copy.first, "action = action || '!'"),
+    "one value deep in JSON is changed": lambda copy: copy.change(
+        copy.first, "metadata = jsonb_set(coalesce(metadata, '{}'), '{forged}', '{\"deep\": [1, 2, 3]}')"
+    ),
+    "an event is deleted": lambda copy: copy.connection.execute(
+        sql.SQL("DELETE FROM {} WHERE batch_id = %s AND position = %s").format(
+            sql.Identifier("prooftrail", copy.first.partition)
+        ),
+        copy.first[1:],
+    ),
+    "an event is inserted": _insert_row,
+    "two events change places": _swap_rows,
+    "an event is moved to another tenant": lambda copy: copy.change(copy.first, "tenant = 'somebody-else'"),
+    "an event is moved to another month": _move_to_another_month,
+    "a batch's leaf hashes are changed": lambda copy: copy.connection.execute(
+        "UPDATE prooftrail.batch SET leaf_hashes = set_byte(leaf_hashes, 0, 255 - get_byte(leaf_hashes, 0)) WHERE id = %s",
+        [copy.first.batch_id],
+    ),
+    "a checkpoint is changed": lambda copy: copy.connection.execute(
+        "UPDATE prooftrail.checkpoint SET root = sha256(root) WHERE size = (SELECT max(size) FROM prooftrail.checkpoint)"
+    ),
+    "the tail of the log is cut off": _cut_tail,
+    "an older backup is restored": _restore_older_state,
+    "the whole log is computed anew": _recompute_log,
+}
