@@ -65,6 +65,8 @@ def _check_digests(admin: Connection) -> None:
         "SELECT {}, k.digest FROM prooftrail.event e JOIN prooftrail.event_key k USING (tenant, id, source)"
     ).format(columns)
     for *row, digest in admin.execute(query):
+        if digest is None:  # some of the event was erased, and nobody can tell any more what it said
+            continue
         assert digest == digest_of(store.from_row(row)), f"event {row[4]} is not what was received"
 
 

@@ -1,4 +1,4 @@
-"""The archive function: on a schedule, makes partitions ahead and moves months older than the retention to Parquet on S3.
+"""The archive function: on a schedule, makes partitions ahead, erases, and moves old months to Parquet on S3.
 
 A month goes through `segments`: planned, written, read back and compared, and only then dropped from PostgreSQL. Each step
 leaves a trace that the next run takes up, so a run may be killed anywhere.
@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from prooftrail import parquet, segments, settings
+from prooftrail import erasure, parquet, segments, settings
 from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection, Database, login
 from prooftrail.errors import ArchiveFailed, ArchiveMismatch
@@ -33,32 +33,55 @@ ROUNDS = 5  # of planning one month, in which events keep coming
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(_event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Run once; says which months left PostgreSQL and which still wait, with the events archived.
+    """Run once; says which months left PostgreSQL and which still wait, with the events archived, and what was erased.
 
-    Raises `ArchiveFailed`, at the end, where a month failed: the others did not wait for it.
+    Raises `ArchiveFailed`, at the end, where a month or an erasure failed: the others did not wait for it.
     """
     today = datetime.now(UTC).date()
     create_partitions(_connection(), today)
+    failures: dict[str, Exception] = {}
+    erased = erase(context, failures)
     archived: list[str] = []
     waiting: list[str] = []
     moved = 0
-    failures: dict[str, Exception] = {}
     for month in due(segments.months(_connection()), today, _settings().retention_months):
         name = f"{month:%Y-%m}"
         try:
             events = archive_month(_connection(), month, context)
         except Exception as error:  # noqa: BLE001  # whatever is wrong with one month, the next may be well
-            logger.exception("a month could not be archived", extra={"month": name})
-            failures[name] = error
+            _note(failures, name, error)
         else:
             (waiting if events is None else archived).append(name)
             moved += events or 0
     metrics.add_metric("Archived", MetricUnit.Count, moved)
-    logger.info("archive run ended", extra={"archived": archived, "waiting": waiting, "events": moved})
+    summary = {"archived": archived, "waiting": waiting, "events": moved, "erased": erased}
+    logger.info("archive run ended", extra=summary)
     if failures:
         told = "; ".join(f"{name}: {error}" for name, error in failures.items())
         raise ArchiveFailed(told) from next(iter(failures.values()))
-    return {"archived": archived, "waiting": waiting, "events": moved}
+    return summary
+
+
+def erase(context: LambdaContext, failures: dict[str, Exception]) -> list[int]:
+    """Execute the erasures that are approved, before anything is archived; the numbers of those that are done."""
+    done = []
+    for item in erasure.waiting(_connection()):
+        try:
+            result = erasure.execute(_connection(), _bucket(), item.id, lambda: _has_time(context))
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with one, the next may be well
+            _note(failures, f"erasure {item.id}", error)
+        else:
+            done += [item.id] if result.state == "done" else []
+    return done
+
+
+def _note(failures: dict[str, Exception], name: str, error: Exception) -> None:
+    logger.error("failed, and the run goes on", exc_info=error, extra={"failed": name})
+    failures[name] = error
+
+
+def _has_time(context: LambdaContext) -> bool:
+    return context.get_remaining_time_in_millis() / 1000 >= SAFETY
 
 
 def create_partitions(connection: Connection, today: date) -> None:
@@ -90,7 +113,7 @@ def archive_month(connection: Connection, month: date, context: LambdaContext) -
         except psycopg.errors.UndefinedTable:
             return 0  # another run dropped it since the months were listed
         for segment in pending:
-            if context.get_remaining_time_in_millis() / 1000 < SAFETY:
+            if not _has_time(context):
                 return None
             if segment.state == "planned" and not archive_segment(connection, segment):
                 return None
@@ -127,7 +150,7 @@ def archive_segment(connection: Connection, segment: Segment) -> bool:
 def _write(segment: Segment, file: Path) -> None:
     row_group = parquet.rows_in_a_group(segment.event_count, segment.stored_bytes)
     with parquet.rows_of(login(_settings()), segments.rows_query(segment)) as rows:
-        parquet.write(rows, file, _footer(segment), row_group)
+        parquet.write(rows, file, segment.footer(), row_group)
 
 
 def _equal_rows(segment: Segment, fetched: Path) -> int:
@@ -139,15 +162,6 @@ def _equal_rows(segment: Segment, fetched: Path) -> int:
             f"got {'other content' if equal is None else f'{equal} equal ones'}; keep the object and compare it by hand"
         )
     return equal
-
-
-def _footer(segment: Segment) -> dict[str, str]:
-    return {
-        "prooftrail.tenant": segment.tenant,
-        "prooftrail.month": f"{segment.month:%Y-%m}",
-        "prooftrail.segment": str(segment.id),
-        "prooftrail.events": str(segment.event_count),
-    }
 
 
 def _drop(connection: Connection, month: date) -> int | None:

@@ -6,14 +6,14 @@ knows these libraries. Times are UTC, JSON is text, and there is no tenant colum
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import adbc_driver_manager
 import adbc_driver_postgresql
-from arro3.core import RecordBatch, RecordBatchReader
+from arro3.core import Array, DataType, RecordBatch, RecordBatchReader
 from arro3.io import read_parquet, write_parquet
 from psycopg.conninfo import make_conninfo
 
@@ -61,7 +61,7 @@ def rows_in_a_group(events: int, stored_bytes: int) -> int:
     return max(1, min(ROW_GROUP, events * ROW_GROUP_BYTES // max(1, stored_bytes)))
 
 
-def count_equal_rows(stored: RecordBatchReader, written: Path) -> int | None:
+def count_equal_rows(stored: Iterable[RecordBatch], written: Path) -> int | None:
     """Compare every value of every row, in order; return how many rows both sides have, or None where they differ."""
     rows = 0
     for ours, theirs in _in_step(_filled(stored), batches(written)):
@@ -69,6 +69,26 @@ def count_equal_rows(stored: RecordBatchReader, written: Path) -> int | None:
             return None
         rows += ours.num_rows
     return rows
+
+
+def rewrite(source: Path, changed: Iterable[RecordBatch], file: Path, metadata: dict[str, str], row_group: int) -> None:
+    """Write a file of the same columns as `source`, with the rows of `changed`."""
+    write(RecordBatchReader.from_batches(read_parquet(source).schema, iter(changed)), file, metadata, row_group)
+
+
+def changed(batch: RecordBatch, nulls: Mapping[str, set[int]], values: Mapping[str, Mapping[int, bytes]]) -> RecordBatch:
+    """A batch in which columns are null, or other bytes, in the rows of those numbers."""
+    for name, rows in nulls.items():
+        kept = Array([None if row in rows else row for row in range(batch.num_rows)], DataType.uint64())
+        batch = _with(batch, name, batch.column(name).take(kept))
+    for name, of_row in values.items():
+        column = [of_row.get(row, value) for row, value in enumerate(batch.column(name).to_pylist())]
+        batch = _with(batch, name, Array(column, DataType.binary()))
+    return batch
+
+
+def _with(batch: RecordBatch, name: str, column: Array) -> RecordBatch:
+    return batch.set_column(batch.column_names.index(name), batch.schema.field(name), column)
 
 
 def batches(file: Path) -> Iterator[RecordBatch]:
@@ -81,7 +101,7 @@ def batches(file: Path) -> Iterator[RecordBatch]:
         raise ArchiveMismatch(f"expected Parquet, got what cannot be read: {error}") from error
 
 
-def _filled(reader: RecordBatchReader) -> Iterator[RecordBatch]:
+def _filled(reader: Iterable[RecordBatch]) -> Iterator[RecordBatch]:
     return (batch for batch in reader if batch.num_rows)
 
 

@@ -1,6 +1,7 @@
 """Segments: which events of a month go into which object, and how far each has come.
 
-planned (the rows are named) -> verified (the object holds exactly them) -> archived (the object is the place to read).
+planned (the rows are named) -> verified (the object holds exactly them) -> archived (the object is the place to read); one
+that was not archived is abandoned when some of its events are erased, and they are planned anew.
 Every step is one transaction and may be repeated: a run that was killed is taken up by the next. Of two runs at once, one
 holds a segment (`claim`) and the other leaves it alone.
 """
@@ -34,6 +35,15 @@ class Segment(msgspec.Struct, frozen=True):
     object_key: str
     object_version: str | None
     object_sha256: bytes | None
+
+    def footer(self) -> dict[str, str]:
+        """What its object says of itself."""
+        return {
+            "prooftrail.tenant": self.tenant,
+            "prooftrail.month": f"{self.month:%Y-%m}",
+            "prooftrail.segment": str(self.id),
+            "prooftrail.events": str(self.event_count),
+        }
 
 
 _COLUMNS = sql.SQL(", ").join(map(sql.Identifier, Segment.__struct_fields__))
@@ -79,13 +89,13 @@ def plan(connection: Connection, month: date, most_rows: int, most_bytes: int) -
         most_bytes=sql.Literal(most_bytes),
         size=_stored_size(),
         partition=_partition(month),
-        planned=_batches(sql.SQL("month = {}").format(sql.Literal(month))),
+        planned=_batches(sql.SQL("month = {} AND state <> 'abandoned'").format(sql.Literal(month))),
     )
     with connection.transaction():
         # Two runs that plan at once would put the same batches into two segments; so the second waits and finds none left.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('prooftrail.archive_segment'))")
         connection.execute(query)
-    return _listing(connection, sql.SQL("month = {} AND state <> 'archived'").format(sql.Literal(month)))
+    return _listing(connection, sql.SQL("month = {} AND state IN ('planned', 'verified')").format(sql.Literal(month)))
 
 
 def _stored_size() -> sql.Composable:
@@ -99,13 +109,18 @@ def claim(connection: Connection, segment: Segment) -> bool:
 
     By an advisory lock, which goes with the connection: no killed run holds one.
     """
-    row = connection.execute(
-        "SELECT pg_try_advisory_xact_lock(hashtextextended('prooftrail.archive_segment', %s))", [segment.id]
-    ).fetchone()
-    if row is None or not row[0]:
+    if not lock(connection, segment.id):
         return False
     planned = connection.execute("SELECT FROM prooftrail.archive_segment WHERE id = %s AND state = 'planned'", [segment.id])
     return planned.fetchone() is not None
+
+
+def lock(connection: Connection, id: int) -> bool:
+    """Keep everybody else from the segment's object until the transaction ends; false where somebody is at it."""
+    row = connection.execute(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended('prooftrail.archive_segment', %s))", [id]
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def mark_verified(connection: Connection, segment: Segment, events: int, version: Version, sha256: bytes) -> None:
@@ -180,9 +195,22 @@ def _archived_event(tenant: str, month: date, archived: list[Segment]) -> Event:
     )
 
 
-def archived(connection: Connection, tenant: str) -> list[Segment]:
-    """A tenant's segments whose place to read is their object, in the order in which they were planned."""
-    return _listing(connection, sql.SQL("tenant = {} AND state = 'archived'").format(sql.Literal(tenant)))
+def archived(connection: Connection, tenant: str | None) -> list[Segment]:
+    """The segments, of a tenant or of all, whose place to read is their object, in the order in which they were planned."""
+    condition = sql.SQL("tenant = {}").format(sql.Literal(tenant)) if tenant else sql.SQL("true")
+    return _listing(connection, sql.SQL("state = 'archived' AND {}").format(condition))
+
+
+def holding(connection: Connection, batches: list[int]) -> list[Segment]:
+    """The segments whose place to read is their object, and which have something of these batches."""
+    held = sql.SQL("EXISTS (SELECT FROM unnest({}::bigint[]) AS batch WHERE batches @> batch)").format(sql.Literal(batches))
+    return _listing(connection, sql.SQL("state = 'archived' AND {}").format(held))
+
+
+def by_id(connection: Connection, id: int) -> Segment:
+    """The segment of that number."""
+    (segment,) = _listing(connection, sql.SQL("id = {}").format(sql.Literal(id)))
+    return segment
 
 
 def _listing(connection: Connection, condition: sql.Composable) -> list[Segment]:

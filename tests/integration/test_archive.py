@@ -68,7 +68,7 @@ def test_an_old_month_becomes_parquet_and_leaves_postgresql(
         duration_ms=1.5,
     )
     ingesting(sqs(rich, *(native(time="2020-01-01T00:00:00Z") for _ in range(10)), native(time="2026-10-01T00:00:00Z")))
-    assert archiving() == {"archived": ["2020-01"], "waiting": [], "events": 11}
+    assert archiving() == {"archived": ["2020-01"], "waiting": [], "events": 11, "erased": []}
     assert database.count("event") == 1
     keys = {item["Key"].rpartition("/")[0] for item in boto3.client("s3").list_objects_v2(Bucket=bucket)["Contents"]}
     assert keys == {"tenant=acme/year=2020/month=01", "tenant=globex/year=2020/month=01"}
@@ -92,7 +92,7 @@ def test_an_old_month_becomes_parquet_and_leaves_postgresql(
 def test_a_second_run_finds_nothing_to_do(ingesting: Ingesting, archiving: Archiving) -> None:
     ingesting(sqs(native(time="2020-01-01T00:00:00Z")))
     archiving()
-    assert archiving() == {"archived": [], "waiting": [], "events": 0}
+    assert archiving() == {"archived": [], "waiting": [], "events": 0, "erased": []}
 
 
 def test_late_events_of_an_archived_month_are_archived_beside_the_first(
@@ -124,7 +124,7 @@ def test_without_time_left_the_month_waits_for_the_next_run(
     database: LogDatabase, ingesting: Ingesting, archiving: Archiving
 ) -> None:
     ingesting(sqs(native(time="2020-01-01T00:00:00Z")))
-    assert archiving(seconds=30) == {"archived": [], "waiting": ["2020-01"], "events": 0}
+    assert archiving(seconds=30) == {"archived": [], "waiting": ["2020-01"], "events": 0, "erased": []}
     assert database.count("event") == 1
     assert archiving()["archived"] == ["2020-01"]
 

@@ -70,7 +70,7 @@ def test_a_segment_is_verified_only_with_the_events_that_postgresql_holds(
         "UPDATE prooftrail.archive_segment SET state = 'planned'",
         "UPDATE prooftrail.archive_segment SET batches = '{[1,99)}'",
         "DELETE FROM prooftrail.archive_segment",
-        "TRUNCATE prooftrail.archive_segment",
+        "TRUNCATE prooftrail.archive_segment CASCADE",
     ],
 )
 def test_what_is_archived_cannot_be_edited_even_by_the_owner(
@@ -133,7 +133,7 @@ def test_a_month_to_which_events_keep_coming_waits_for_the_next_run(
 ) -> None:
     ingesting(sqs(native(time=OLD)))
     monkeypatch.setattr(segments, "drop_archived", lambda *_: None)
-    assert archiving() == {"archived": [], "waiting": ["2020-01"], "events": 0}
+    assert archiving() == {"archived": [], "waiting": ["2020-01"], "events": 0, "erased": []}
 
 
 def test_a_second_run_leaves_alone_what_the_first_is_at(
@@ -143,7 +143,7 @@ def test_a_second_run_leaves_alone_what_the_first_is_at(
     segment = planned(database)
     with database.connect("archive") as other, other.transaction():
         assert segments.claim(other, segment)
-        assert archiving() == {"archived": [], "waiting": ["2020-01"], "events": 0}
+        assert archiving() == {"archived": [], "waiting": ["2020-01"], "events": 0, "erased": []}
     assert archiving()["archived"] == ["2020-01"]
 
 
@@ -162,7 +162,7 @@ def test_the_slower_of_two_runs_finds_the_work_done(
         return archive_month(*arguments)
 
     monkeypatch.setattr(archive, "archive_month", overtaken)
-    assert archiving() == {"archived": ["2020-01", "2020-02"], "waiting": [], "events": 0}
+    assert archiving() == {"archived": ["2020-01", "2020-02"], "waiting": [], "events": 0, "erased": []}
 
 
 def test_a_run_that_waited_for_the_lock_finds_the_partition_gone(database: LogDatabase, ingesting: Ingesting) -> None:

@@ -82,8 +82,8 @@ def tenant_of(database: LogDatabase, key: str) -> str:
 
 def test_keys_are_listed_without_themselves_and_revoked_by_number(database: LogDatabase, url: str) -> None:
     key = run("key", "create", "--tenant", "acme", "--label", "ward 3").stdout.strip()
-    (number, hint, tenant, state, label) = run("key", "list").stdout.rstrip("\n").split("\t")
-    assert (tenant, state, label) == ("acme", "in use", "ward 3")
+    (number, hint, tenant, state, role, label) = run("key", "list").stdout.rstrip("\n").split("\t")
+    assert (tenant, state, role, label) == ("acme", "in use", "reader", "ward 3")
     assert key not in run("key", "list").stdout
     assert key.startswith(hint.rstrip("\u2026"))
     assert run("key", "revoke", number).stdout == f"key {number} is revoked\n"

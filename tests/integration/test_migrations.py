@@ -136,6 +136,7 @@ def test_no_table_shows_the_query_role_rows_without_row_level_security(database:
         "event_key",
         "tenant",
         "archive_segment",
+        "erasure",
         "log",
         "batch",
         "checkpoint",
@@ -153,7 +154,7 @@ def test_the_functions_own_nothing_and_change_nothing_of_the_log(database: LogDa
         """
         SELECT rolname, relname FROM pg_class CROSS JOIN pg_roles
         WHERE relnamespace = 'prooftrail'::regnamespace AND relkind IN ('r', 'p')
-            AND relname NOT IN ('archive_segment', 'log', 'verification_progress')
+            AND relname NOT IN ('log', 'verification_progress')
             AND rolname = ANY(%s)
             AND (has_any_column_privilege(rolname, pg_class.oid, 'UPDATE')
                 OR has_table_privilege(rolname, pg_class.oid, 'DELETE, TRUNCATE'))

@@ -12,13 +12,16 @@ import psycopg
 import typer
 
 from prooftrail import invocation, migrations
-from prooftrail.cli import keys, logs
+from prooftrail.cli import erasure, keys, logs
 from prooftrail.cli.common import PROJECT, admin, commands, fail
 from prooftrail.errors import ProoftrailError
 
 app = commands(__doc__)
 app.add_typer(keys.app, name="key")
 app.add_typer(logs.app, name="log")
+app.add_typer(erasure.holds_app, name="hold")
+app.command()(erasure.erase)
+app.command()(erasure.scrub)
 
 
 @app.command()
