@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _LOST_A_RACE = ("PreconditionFailed", "ConditionalRequestConflict")
-_GONE = ("404", "NoSuchKey", "NoSuchVersion", "NotFound")
+GONE = ("404", "NoSuchKey", "NoSuchVersion", "NotFound")
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class ArchiveBucket:
         try:
             head = self._s3.head_object(Bucket=self._name, Key=key, **_of(version))
         except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
+            if error.response["Error"]["Code"] in GONE:
                 return None
             raise
         return Version(

@@ -62,6 +62,17 @@ class Evidence:
             yield from page
             after = page[-1] + 1 if page else LARGEST
 
+    def tenants(self) -> Iterator[str]:
+        """The tenants whose logs have anything in the bucket."""
+        more, after = True, ""
+        while more:
+            with aws.faults("listing the logs in the evidence bucket"):
+                found = self._s3.list_objects_v2(Bucket=self._bucket, Delimiter="/", StartAfter=after)
+            prefixes = [item["Prefix"] for item in found.get("CommonPrefixes", [])]
+            yield from (prefix.removesuffix("/") for prefix in prefixes)
+            more = found["IsTruncated"] and bool(prefixes)
+            after = prefixes[-1] if prefixes else ""
+
     def checkpoint(self, tenant: str, size: int) -> bytes:
         """The note of the checkpoint of that size, not verified. Raises `EvidenceMissing` where there is none."""
         key = _checkpoint_key(tenant, size)

@@ -1,0 +1,155 @@
+"""Verification: whether everything stored is what the logs committed to, derived anew from the columns.
+
+What is done, and by which module:
+
+- ``signed`` fetches the last checkpoints from the evidence bucket, first of all, so that what was signed must be there
+- ``session`` opens one snapshot of the database, which many processes may share
+- ``scan`` derives the leaf of every stored row (``rows``), hot and cold, and compares it with the leaf hashes of its batch
+- ``walk`` derives the root of every log from those leaf hashes and compares it with batches, head and checkpoints
+- ``inquiry`` gathers what they come upon; ``settle``, ``explained``, ``forks``, ``examine`` and ``diagnosis`` name it
+
+It changes nothing, and waits for nobody: ingest, archive, checkpoints and erasure go on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+from psycopg import sql
+
+from prooftrail import segments
+from prooftrail.archive_bucket import ArchiveBucket
+from prooftrail.database import Connection
+from prooftrail.ledger.merkle import Frontier
+from prooftrail.verification import explained, signed
+from prooftrail.verification.findings import Finding
+from prooftrail.verification.inquiry import Inquiry, Report
+from prooftrail.verification.scan import Scope
+from prooftrail.verification.session import ColdJob, HotJob, Job, WalkJob, Workers, snapshot
+from prooftrail.verification.signed import Authority, LogKeys, Published, keys_of
+
+__all__ = ["Authority", "Finding", "LogKeys", "Question", "Report", "Workers", "keys_of", "verify"]
+
+UNIT = 100_000  # entries of one job, about
+
+Progress = Callable[[int, int], None]
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What to verify: everything, one tenant, or of a tenant's log the entries from `first` to before `end`."""
+
+    tenant: str | None = None
+    first: int | None = None
+    end: int | None = None
+    every_checkpoint: bool = False
+
+    @property
+    def is_range(self) -> bool:
+        """Whether it is about a part of a log."""
+        return self.first is not None or self.end is not None
+
+
+def verify(
+    connection: Connection,
+    question: Question = Question(),  # noqa: B008  # it never changes
+    *,
+    authority: Authority | None = None,
+    archive: ArchiveBucket | None = None,
+    workers: Workers | None = None,
+    progress: Progress = lambda _done, _of: None,
+) -> Report:
+    """Verify what is asked; `connection` is in autocommit mode. Without `authority` nothing is compared with checkpoints.
+
+    `progress` is told how many entries are done, of about how many. Raises `AwsUnavailable` where a bucket cannot be
+    reached.
+    """
+    inquiry = Inquiry(connection, authority, archive, workers.perform if workers else None)
+    published = _published(connection, question, authority)
+    inquiry.report.add(published.findings)
+    with snapshot(connection, shared=workers is not None) as view:
+        ids = _batches(connection, question)
+        total = sum(count for _, count in ids)
+        jobs = [*_walks(connection, question, authority, published, inquiry.report), *_scans(connection, question, ids)]
+        inquiry.look(view, jobs, lambda: progress(inquiry.report.entries, total))
+        keys_differ = _keys_differ(connection, question, inquiry.report)
+        if question.tenant is None:
+            inquiry.compare_quarantine(explained.quarantined(connection))
+    inquiry.look_again()
+    if keys_differ or inquiry.has_questions():
+        with snapshot(connection) as view:
+            inquiry.examine(view, keys_differ=keys_differ)
+    return inquiry.report
+
+
+def _published(connection: Connection, question: Question, authority: Authority | None) -> Published:
+    """What the evidence bucket has of the logs, those included that PostgreSQL has forgotten."""
+    if authority is None:
+        return Published({}, {}, [])
+    known = {tenant for (tenant,) in connection.execute("SELECT name FROM prooftrail.tenant")}
+    tenants = {question.tenant} if question.tenant else known | set(authority.evidence.tenants())
+    return signed.published(authority, sorted(tenants), every=question.every_checkpoint)
+
+
+def _batches(connection: Connection, question: Question) -> list[tuple[int, int]]:
+    """Id and number of events of all batches that the question is about, in the order of the ids."""
+    rows = connection.execute(
+        """
+        SELECT id, event_count FROM prooftrail.batch
+        WHERE (%(tenant)s::text IS NULL OR tenant = %(tenant)s)
+            AND (%(first)s::bigint IS NULL OR first_index + event_count > %(first)s)
+            AND (%(end)s::bigint IS NULL OR first_index < %(end)s)
+        ORDER BY id
+        """,
+        {"tenant": question.tenant, "first": question.first, "end": question.end},
+    )
+    return [(id, count) for id, count in rows]
+
+
+def _scans(connection: Connection, question: Question, batches: list[tuple[int, int]]) -> Iterator[Job]:
+    """Jobs that look at every row the question is about, those included that are of no batch."""
+    for first, end, ids in _parts(batches):
+        yield HotJob(Scope(first, end, question.tenant, tuple(ids) if question.is_range else None))
+    only = tuple(id for id, _ in batches) if question.is_range else None
+    for segment in segments.archived(connection, question.tenant):
+        yield ColdJob(segment, Scope(tenant=question.tenant, only=only))
+
+
+def _parts(batches: list[tuple[int, int]]) -> Iterator[tuple[int | None, int | None, list[int]]]:
+    """Cut at ids into parts of about `UNIT` entries; the first has no lower bound, the last no upper one."""
+    first: int | None = None
+    ids: list[int] = []
+    entries = 0
+    for id, count in batches:
+        if entries >= UNIT:
+            yield first, id, ids
+            first, ids, entries = id, [], 0
+        ids.append(id)
+        entries += count
+    yield first, None, ids
+
+
+def _walks(
+    connection: Connection, question: Question, authority: Authority | None, published: Published, report: Report
+) -> Iterator[Job]:
+    """Jobs that walk along the logs, whole ones even where the question is about a part: the root is of all."""
+    logs = {
+        tenant
+        for (tenant,) in connection.execute(
+            "SELECT tenant FROM prooftrail.log UNION SELECT DISTINCT tenant FROM prooftrail.batch"
+        )
+    }
+    for tenant in sorted(logs | published.signed.keys()):
+        if question.tenant in (None, tenant):
+            known, findings = signed.remembered(connection, tenant, 0, authority, published.notes)
+            report.add(findings)
+            yield WalkJob(tenant, Frontier(), (*published.signed.get(tenant, ()), *known))
+
+
+def _keys_differ(connection: Connection, question: Question, report: Report) -> bool:
+    """Whether there are more or fewer keys than entries: each entry was seen to have one, but a key may be of none."""
+    if question.is_range or report.unchecked:
+        return False
+    condition = sql.SQL("tenant = {}").format(sql.Literal(question.tenant)) if question.tenant else sql.SQL("true")
+    row = connection.execute(sql.SQL("SELECT count(*) FROM prooftrail.event_key WHERE {}").format(condition)).fetchone()
+    return row is not None and row[0] != report.entries

@@ -1,0 +1,301 @@
+"""Rows as they are stored, from PostgreSQL or from Parquet, in one form; and what each of them commits to.
+
+The form is that of PostgreSQL's COPY: a list of texts, None for NULL, in the order of `FIELDS`. From there to the leaf it
+is a third of the way that goes through an `Event`, and must come to the same: a test compares the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import msgspec
+from psycopg import sql
+
+from prooftrail import canonical, strict_json
+from prooftrail.errors import PermanentError, ProoftrailError
+from prooftrail.event import canonical_time
+from prooftrail.ledger import canonical as exact
+from prooftrail.ledger import entry
+from prooftrail.ledger.entry import PRIVATE, PUBLIC, Statement
+
+if TYPE_CHECKING:
+    from arro3.core import RecordBatch
+
+Row: TypeAlias = list[str | None]
+
+FIELDS = ("batch_id", "position", "salt", "commitments", "actor_id", "target_id", *PUBLIC, *PRIVATE)
+# What PostgreSQL knows of the row's key besides: its digest, or one of the two words, and its time where that is another.
+KEY_FIELDS = ("key", "key_time")
+NO_KEY, NO_DIGEST = "none", "erased"
+AT = {name: position for position, name in enumerate((*FIELDS, *KEY_FIELDS))}
+
+BATCH, POSITION, SALT, COMMITMENTS, ACTOR, TARGET = range(6)
+KEY, KEY_TIME = AT["key"], AT["key_time"]
+_SEQUENCE = AT["sequence"]
+_ROLES, _DURATION = AT["actor_roles"], AT["duration_ms"]
+JSON = tuple(AT[name] for name in ("after", "before", "metadata"))
+_PUBLIC = slice(AT[PUBLIC[0]], AT[PUBLIC[-1]] + 1)
+_PRIVATE = slice(AT[PRIVATE[0]], AT[PRIVATE[-1]] + 1)
+
+# The two parts as objects whose members are in canonical order, so that encoding them as they stand is canonical.
+_Public = msgspec.defstruct("_Public", [(name, Any, None) for name in PUBLIC], omit_defaults=True)
+_Private = msgspec.defstruct("_Private", [(name, Any, None) for name in PRIVATE], omit_defaults=True)
+_encode = msgspec.json.Encoder().encode
+_sha256 = hashlib.sha256
+
+
+class Unreadable(PermanentError):
+    """A column holds what no event can have held; the message says which and what."""
+
+
+def query(partition: sql.Composable, condition: sql.Composable, limit: int | None = None) -> sql.Composed:
+    """The COPY that reads rows of a partition, with what is known of their keys; `event` is its name in the condition."""
+    return sql.SQL(
+        """
+        COPY (
+            SELECT {columns},
+                   CASE WHEN key.id IS NULL THEN 'none' ELSE coalesce(encode(key.digest, 'hex'), 'erased') END,
+                   {key_time}
+            FROM {partition} AS event
+            LEFT JOIN prooftrail.event_key AS key
+                ON key.tenant = event.tenant AND key.id = event.id AND key.source = event.source
+            WHERE {condition} LIMIT {limit}
+        ) TO STDOUT
+        """
+    ).format(
+        columns=sql.SQL(", ").join(_column(name) for name in FIELDS),
+        key_time=time_of(sql.SQL("nullif(key.time, event.time)")),
+        partition=partition,
+        condition=condition,
+        limit=sql.Literal(limit),
+    )
+
+
+def time_of(column: sql.Composable) -> sql.Composed:
+    """A column's time in the form of the log (see `event.canonical_time`)."""
+    return sql.SQL("""to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""").format(column)
+
+
+def _column(name: str) -> sql.Composed:
+    column = sql.Identifier("event", name)
+    if name == "time":
+        return time_of(column)
+    return sql.SQL(_FORMS.get(name, "{}")).format(column)
+
+
+_FORMS = {
+    "salt": "encode({}, 'hex')",
+    "commitments": "encode({}, 'hex')",
+    "actor_roles": "array_to_json({})",  # which PostgreSQL writes as RFC 8785 does
+}
+
+
+def parse(line: bytes | bytearray | memoryview) -> Row:
+    """Take a line of COPY apart (PostgreSQL's manual, COPY, "Text Format")."""
+    text = bytes(line)[:-1].decode()
+    if _has_escapes(text) is None:
+        return [None if field == "\\N" else field for field in text.split("\t")]
+    return [None if field == "\\N" else _ESCAPED.sub(_unescape, field) for field in text.split("\t")]
+
+
+_has_escapes = re.compile(r"\\[^N]").search  # else every backslash is a NULL's
+_ESCAPED = re.compile(r"\\(.)")
+_MEANING = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return _MEANING.get(match[1], match[1])
+
+
+def from_parquet(batch: RecordBatch, tenant: str) -> Iterator[Row]:
+    """The rows of a batch of a segment's object, in the form of `FIELDS`; `tenant` is the one that its path names."""
+    columns = [
+        [tenant] * batch.num_rows if name == "tenant" else _texts(name, batch.column(name).to_pylist()) for name in FIELDS
+    ]
+    return map(list, zip(*columns, strict=True))
+
+
+def _texts(name: str, values: list[Any]) -> Iterable[str | None]:
+    form = _TEXTS.get(name)
+    return values if form is None else [None if value is None else form(value) for value in values]
+
+
+def _of_one_meaning(text: str) -> str:
+    """JSON in an object is text: with two values under one key it would show one and pass for another; "" never passes."""
+    try:
+        strict_json.decode(text.encode())
+    except ProoftrailError:
+        return ""
+    return text
+
+
+_TEXTS: dict[str, Callable[[Any], str]] = {
+    "batch_id": str,
+    "position": str,
+    "sequence": str,
+    "duration_ms": repr,
+    "salt": bytes.hex,
+    "commitments": bytes.hex,
+    "time": canonical_time,
+    "actor_roles": lambda value: _encode(value).decode(),
+    **dict.fromkeys(("after", "before", "metadata"), _of_one_meaning),
+}
+
+
+def quick(row: Row) -> tuple[bytes, str] | None:
+    """The leaf and the digest of a row of which nothing was erased, as `derive` would give them; None where it must look.
+
+    All in one, because millions of rows pass here: `derive` says in order what is done.
+    """
+    salt = row[SALT]
+    if salt is None or row[COMMITMENTS] is not None:
+        return None
+    try:
+        public_part, private_part, salts = public(row), private(row), bytes.fromhex(salt)
+    except Unreadable:
+        return None
+    actor, target = row[ACTOR], row[TARGET]
+    who, said_actor, whom, said_target = b"", b"", b"", b""
+    if actor is not None:
+        said_actor = _encode(actor)
+        who = b'"actor":"%b",' % _sha256(b"\x02" + salts[:16] + said_actor).hexdigest().encode()
+    elif salts[:16] != entry.ERASED:
+        return None
+    if target is not None:
+        said_target = _encode(target)
+        whom = b',"target":"%b"' % _sha256(b"\x02" + salts[16:32] + said_target).hexdigest().encode()
+    elif salts[16:32] != entry.ERASED:
+        return None
+    hidden = _sha256(b"\x02" + salts[32:] + private_part).hexdigest().encode()
+    header = b'\x00{"commitments":{%b"private":"%b"%b},"event":%b,"version":1}' % (who, hidden, whom, public_part)
+    digest = _sha256(b"%b\n%b\n%b\n%b" % (public_part, said_actor, said_target, private_part))
+    return _sha256(header).digest(), digest.hexdigest()
+
+
+class Derived(NamedTuple):
+    """What a row gives: its leaf, its digest (None where a part was erased), and which parts were erased."""
+
+    leaf: bytes
+    digest: str | None
+    erased: tuple[str, ...]
+
+
+PARTS = ("actor", "target", "private")
+
+
+def derive(row: Row) -> Derived:
+    """Derive the leaf from the columns. Raises `Unreadable` where they cannot be those of any entry."""
+    said = statement(row)
+    salts = _bytes(row, SALT, entry.SALTS)
+    if row[COMMITMENTS] is not None:
+        return _derive_erased(said, salts, _bytes(row, COMMITMENTS, 3 * entry.HASH))
+    if entry.used(salts, said) != salts:
+        raise Unreadable("salt: expected zeros for a part that the event does not have, found others")
+    return Derived(entry.leaf(said, salts), said.digest().hex(), ())
+
+
+def _derive_erased(said: Statement, salts: bytes, kept: bytes) -> Derived:
+    """Of a row whose `commitments` say that parts were erased: those must be gone, and the others what was committed to."""
+    values = (said.actor, said.target, None if said.private == b"{}" else said.private)
+    erased = tuple(
+        name
+        for part, name in enumerate(PARTS)
+        if _of(salts, part, entry.SALT) == entry.ERASED and _of(kept, part, entry.HASH) != entry.NONE
+    )
+    for name, value in zip(PARTS, values, strict=True):
+        if name in erased and value is not None:
+            raise Unreadable(f"{name}: expected nothing, for it was erased, found a value")
+    commitments = entry.commitments(said, salts, kept)
+    if not erased or entry.pack(commitments) != kept:
+        raise Unreadable("commitments: expected NULL, or those of all parts and one of them erased, found others")
+    return Derived(entry.leaf(said, salts, kept), None, erased)
+
+
+def _of(data: bytes, part: int, size: int) -> bytes:
+    return data[part * size : (part + 1) * size]
+
+
+def _bytes(row: Row, at: int, size: int) -> bytes:
+    text = row[at]
+    if text is None or len(text) != 2 * size:
+        raise Unreadable(f"{FIELDS[at]}: expected {size} bytes, found {'NULL' if text is None else len(text) // 2}")
+    return bytes.fromhex(text)
+
+
+def statement(row: Row) -> Statement:
+    """What the row says, in canonical JSON. Raises `Unreadable`."""
+    return Statement(public(row), text(row[ACTOR]), text(row[TARGET]), private(row))
+
+
+def text(value: str | None) -> bytes | None:
+    """An actor's or target's id in canonical JSON."""
+    return None if value is None else _encode(value)
+
+
+def public(row: Row) -> bytes:
+    """The public part of what the row says."""
+    values: list[Any] = row[_PUBLIC]
+    sequence = row[_SEQUENCE]
+    if sequence is not None:
+        values[_SEQUENCE - _PUBLIC.start] = msgspec.Raw(sequence)
+    return _encode(_Public(*values))
+
+
+def private(row: Row) -> bytes:
+    """The private part of what the row says. Raises `Unreadable` where JSON or a number is none that an event can hold."""
+    values: list[Any] = row[_PRIVATE]
+    for at in JSON:
+        text = row[at]
+        if text is not None:
+            values[at - _PRIVATE.start] = _json(at, text)
+    roles, duration = row[_ROLES], row[_DURATION]
+    if roles is not None:
+        values[_ROLES - _PRIVATE.start] = msgspec.Raw(roles)
+    if duration is not None:
+        values[_DURATION - _PRIVATE.start] = _duration(duration)
+    return _encode(_Private(*values))
+
+
+def _duration(text: str) -> msgspec.Raw:
+    try:
+        return msgspec.Raw(exact.number(float(text)))
+    except (ValueError, ProoftrailError) as error:
+        raise Unreadable(f"duration_ms: expected a number, found {text[:40]!a}: {error}") from None
+
+
+def _json(at: int, text: str) -> msgspec.Raw:
+    """JSON in canonical form: jsonb is without doubled keys, NUL and lone surrogates, so only numbers need a look."""
+    try:
+        if text.isascii() or max(text) < "\U00010000":  # then sorting by UTF-8 and by UTF-16 are the same
+            return msgspec.Raw(_encode_sorted(_decode(text)))
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        pass
+    try:
+        return msgspec.Raw(canonical.encode(_decode_exact(text)))
+    except (ProoftrailError, RecursionError) as error:
+        raise Unreadable(f"{FIELDS[at]}: expected JSON that an event can hold: {error}") from None
+
+
+def _decode_exact(text: str) -> Any:
+    return strict_json.decode(text.encode())
+
+
+def _float(text: str) -> msgspec.Raw:
+    """A number written with a fraction, in canonical form. Raises `ValueError` where no event can have held it."""
+    number = float(text)
+    if repr(number) == text and not text.endswith(".0"):
+        return msgspec.Raw(text)
+    value = Decimal(text)
+    if value == value.to_integral_value() and strict_json.INT64_MIN <= value <= strict_json.UINT64_MAX:
+        return msgspec.Raw(str(int(value)))  # 7.0 is 7, however large
+    if value == Decimal(repr(number)):
+        return msgspec.Raw(exact.number(number))
+    raise ValueError(text)
+
+
+_decode = msgspec.json.Decoder(float_hook=_float).decode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode

@@ -1,0 +1,84 @@
+"""Settling: where the entries of a batch are that no place held whole, or that more than one seems to hold."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+from psycopg import sql
+
+from prooftrail import parquet, segments
+from prooftrail.archive_bucket import ArchiveBucket
+from prooftrail.database import Connection
+from prooftrail.segments import Segment
+from prooftrail.verification.diagnosis import Place
+from prooftrail.verification.findings import Finding
+from prooftrail.verification.scan import Batch
+from prooftrail.verification.session import fetch
+
+
+class Settled(NamedTuple):
+    """What is nowhere, what is in two places, and which objects could not be looked at."""
+
+    missing: list[Place]
+    doubled: list[Finding]
+    unread: list[str]
+
+
+def settle(
+    connection: Connection, months: Iterable[date], archive: ArchiveBucket | None, batches: Mapping[int, Batch]
+) -> Settled:
+    """Look for the entries of these batches wherever entries are kept."""
+    whereabouts: dict[Place, set[str]] = defaultdict(set)
+    for month in months:
+        for place in _in_partition(connection, month, list(batches)):
+            whereabouts[place].add(f"event_{month:%Y_%m}")
+    unread: list[Segment] = []
+    for segment in segments.holding(connection, list(batches)):
+        for place in _in_object(archive, segment, unread):
+            if place.batch in batches and batches[place.batch].tenant == segment.tenant:
+                whereabouts[place].add(segment.object_key)
+    # What is not found may be in an object that was not read; then it is not said to be missing.
+    unknown = {segment.tenant for segment in unread}
+    missing = [
+        Place(batch.id, position)
+        for batch in batches.values()
+        if batch.tenant not in unknown
+        for position in range(batch.event_count)
+        if Place(batch.id, position) not in whereabouts
+    ]
+    doubled = [_doubled(batches[place.batch], place, where) for place, where in whereabouts.items() if len(where) > 1]
+    return Settled(missing, doubled, [segment.object_key for segment in unread])
+
+
+def _in_partition(connection: Connection, month: date, ids: list[int]) -> Iterator[Place]:
+    partition = sql.Identifier("prooftrail", f"event_{month:%Y_%m}")
+    query = sql.SQL("SELECT batch_id, position FROM {} WHERE batch_id = ANY (%s::bigint[])").format(partition)
+    return (Place(*row) for row in connection.execute(query, [ids]))
+
+
+def _in_object(archive: ArchiveBucket | None, segment: Segment, unread: list[Segment]) -> Iterator[Place]:
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "segment.parquet")
+        if archive is None or fetch(archive, segment, file) is None:
+            unread.append(segment)
+            return
+        for batch in parquet.batches(file):
+            yield from map(Place, batch.column("batch_id").to_pylist(), batch.column("position").to_pylist())
+
+
+def _doubled(batch: Batch, place: Place, where: set[str]) -> Finding:
+    first, *others = sorted(where)
+    return Finding(
+        kind="doubled",
+        tenant=batch.tenant,
+        where=first,
+        index=batch.first_index + place.position,
+        batch=place.batch,
+        position=place.position,
+        detail=f"it is in {' and '.join(others)} too",
+    )
