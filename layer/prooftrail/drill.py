@@ -1,7 +1,7 @@
 """Drill: tamper with a copy of a log in twelve ways, as whoever owns the database could, and see each one found out.
 
-The copy is a database of its own on the same server; the checkpoints it is verified against are the published ones, which no
-owner of the database can change. Nothing here writes to the original.
+The copy is a database of its own on the same server; the checkpoints it is verified against are the published ones, which
+no owner of the database can change. Nothing here writes to the original.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from prooftrail import entries, migrations
+from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection
 from prooftrail.errors import PermanentError
 from prooftrail.ledger import merkle
 from prooftrail.ledger.merkle import Frontier
+from prooftrail.search import Owner
 
 # In this order, because later tables refer to earlier ones. `event` is copied month by month.
 _TABLES = ("tenant", "log", "batch", "checkpoint", "event_key", "archive_segment")
 _NAME_OF_TENANT = {"tenant": "name"}
+_NO_ARCHIVE = ArchiveBucket("")  # tampered with are events in PostgreSQL
 
 
 class NothingToDrill(PermanentError):
@@ -49,10 +52,16 @@ class Copy(NamedTuple):
 
     def change(self, place: Place, assignment: str, *values: object) -> None:
         """Update one row, past triggers and privileges."""
-        query = sql.SQL("UPDATE {} SET " + assignment + " WHERE batch_id = %s AND position = %s")
-        self.connection.execute(
-            query.format(sql.Identifier("prooftrail", place.partition)), [*values, place.batch_id, place.position]
-        )
+        self._execute("UPDATE {} SET " + assignment, place, values)  # noqa: S608  # assignments are our own words
+
+    def delete(self, place: Place) -> None:
+        """Delete one row likewise."""
+        self._execute("DELETE FROM {}", place)
+
+    def _execute(self, statement: str, place: Place, values: tuple[object, ...] = ()) -> None:
+        query = sql.SQL(statement + " WHERE batch_id = %s AND position = %s")
+        partition = sql.Identifier("prooftrail", place.partition)
+        self.connection.execute(query.format(partition), [*values, place.batch_id, place.position])
 
 
 Tamper: TypeAlias = Callable[[Copy], object]
@@ -149,16 +158,18 @@ def _copy_rows(original: Connection, copy: Connection, table: str, owner: str, t
 
 def _tamper(url: str, tenant: str, tamper: Tamper) -> None:
     with psycopg.connect(url) as connection:
-        for (table,) in connection.execute(
-            "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'prooftrail'::regnamespace AND relkind IN ('r', 'p')"
-        ).fetchall():
-            connection.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(sql.SQL(table)))
+        tables = connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'prooftrail'::regnamespace AND relkind IN ('r', 'p')"
+        ).fetchall()
+        for (table,) in tables:
+            name = sql.Identifier("prooftrail", table)
+            connection.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(name))
         places = connection.execute(
-            "SELECT tableoid::regclass::text, batch_id, position FROM prooftrail.event WHERE tenant = %s "
-            "ORDER BY random() LIMIT 2",
+            "SELECT relname, batch_id, position FROM prooftrail.event JOIN pg_class ON pg_class.oid = event.tableoid "
+            "WHERE tenant = %s ORDER BY random() LIMIT 2",
             [tenant],
         ).fetchall()
-        first, second = (Place(name.removeprefix("prooftrail."), *place) for name, *place in places)
+        first, second = (Place(*place) for place in places)
         tamper(Copy(connection, tenant, first, second))
 
 
@@ -193,13 +204,13 @@ def _move_to_another_month(copy: Copy) -> None:
 
 
 def _cut_tail(copy: Copy) -> None:
-    """Remove the last entries that were signed, wherever a reader would look, and let the head end before them."""
-    _cut(copy, "(SELECT max(first_index) FROM prooftrail.batch WHERE tenant = %(tenant)s)")
+    """Remove the last batch wherever a reader would look, and let the head end before it."""
+    _cut(copy, "SELECT max(first_index) FROM prooftrail.batch WHERE tenant = %s")
 
 
 def _restore_older_state(copy: Copy) -> None:
-    """As if half of the log had never been: batches, events, keys, checkpoints and head of an older backup."""
-    _cut(copy, "(SELECT size / 2 FROM prooftrail.log WHERE tenant = %(tenant)s)")
+    """As if the second half had never been: batches, events, keys, checkpoints and head are those of an older backup."""
+    _cut(copy, "SELECT size / 2 FROM prooftrail.log WHERE tenant = %s")
     copy.connection.execute(
         "DELETE FROM prooftrail.checkpoint USING prooftrail.log "
         "WHERE checkpoint.tenant = log.tenant AND checkpoint.size > log.size"
@@ -207,39 +218,38 @@ def _restore_older_state(copy: Copy) -> None:
 
 
 def _cut(copy: Copy, from_index: str) -> None:
-    names = {"tenant": copy.tenant}
-    gone = f"SELECT id FROM prooftrail.batch WHERE tenant = %(tenant)s AND first_index >= {from_index}"
+    row = copy.connection.execute(from_index.encode(), [copy.tenant]).fetchone()
+    assert row is not None
+    gone = "SELECT id FROM prooftrail.batch WHERE tenant = %(tenant)s AND first_index >= %(from_index)s"
     for statement in (
-        "DELETE FROM prooftrail.event_key USING prooftrail.event WHERE event_key.tenant = event.tenant "
-        f"AND event_key.id = event.id AND event_key.source = event.source AND batch_id IN ({gone})",
-        f"DELETE FROM prooftrail.event WHERE batch_id IN ({gone})",
-        f"DELETE FROM prooftrail.batch WHERE id IN ({gone})",
+        "DELETE FROM prooftrail.event_key USING prooftrail.event WHERE event_key.id = event.id AND batch_id IN ({})",
+        "DELETE FROM prooftrail.event WHERE batch_id IN ({})",
+        "DELETE FROM prooftrail.batch WHERE id IN ({})",
     ):
-        copy.connection.execute(statement.encode(), names)
+        copy.connection.execute(sql.SQL(statement).format(sql.SQL(gone)), {"tenant": copy.tenant, "from_index": row[0]})
     _rewrite_log(copy)
 
 
 def _recompute_log(copy: Copy) -> None:
-    """Change an event, and everything that is derived from it in the database: leaf hashes, roots, head, key."""
+    """Change an event, and then everything that the database derives from it: leaf hash, key, roots, head, checkpoints."""
     copy.change(copy.first, "action = 'forged'")
     row = copy.connection.execute(
-        sql.SQL("SELECT source, id FROM {} WHERE batch_id = %s AND position = %s").format(
+        sql.SQL("SELECT id, source, time FROM {} WHERE batch_id = %s AND position = %s").format(
             sql.Identifier("prooftrail", copy.first.partition)
         ),
-        [copy.first.batch_id, copy.first.position],
+        copy.first[1:],
     ).fetchone()
     assert row is not None
-    for stored in entries.hot(copy.connection, copy.tenant, copy.first.batch_id):
-        if stored.position == copy.first.position:
-            leaf = merkle.leaf_hash(stored.header())
-            copy.connection.execute(
-                "UPDATE prooftrail.batch SET leaf_hashes = overlay(leaf_hashes PLACING %b FROM %s) WHERE id = %s",
-                [leaf, stored.position * merkle.HASH + 1, stored.batch_id],
-            )
-            copy.connection.execute(
-                "UPDATE prooftrail.event_key SET digest = %b WHERE tenant = %s AND source = %s AND id = %s",
-                [stored.statement.digest(), copy.tenant, *row],
-            )
+    id, source, time = row
+    forged = entries.find(copy.connection, _NO_ARCHIVE, Owner(copy.tenant, source, time), id)
+    copy.connection.execute(
+        "UPDATE prooftrail.batch SET leaf_hashes = overlay(leaf_hashes PLACING %b FROM %s) WHERE id = %s",
+        [merkle.leaf_hash(forged.header()), forged.position * merkle.HASH + 1, forged.batch_id],
+    )
+    copy.connection.execute(
+        "UPDATE prooftrail.event_key SET digest = %b WHERE tenant = %s AND source = %s AND id = %s",
+        [forged.statement.digest(), copy.tenant, source, id],
+    )
     _rewrite_log(copy)
     copy.connection.execute("DELETE FROM prooftrail.checkpoint")
 
@@ -264,12 +274,7 @@ TAMPERS: dict[str, Tamper] = {
     "one value deep in JSON is changed": lambda copy: copy.change(
         copy.first, "metadata = jsonb_set(coalesce(metadata, '{}'), '{forged}', '{\"deep\": [1, 2, 3]}')"
     ),
-    "an event is deleted": lambda copy: copy.connection.execute(
-        sql.SQL("DELETE FROM {} WHERE batch_id = %s AND position = %s").format(
-            sql.Identifier("prooftrail", copy.first.partition)
-        ),
-        copy.first[1:],
-    ),
+    "an event is deleted": lambda copy: copy.delete(copy.first),
     "an event is inserted": _insert_row,
     "two events change places": _swap_rows,
     "an event is moved to another tenant": lambda copy: copy.change(copy.first, "tenant = 'somebody-else'"),
