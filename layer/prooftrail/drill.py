@@ -88,22 +88,26 @@ def logs(connection: Connection) -> list[str]:
 
 
 def hold(
-    server: Connection, url: str, tenant: str, migrations_in: Path, verify: Callable[[str], list[str]]
+    original: Connection, server: Connection, tenant: str, migrations_in: Path, verify: Callable[[str], list[str]]
 ) -> Iterator[Exercise]:
     """Copy the tenant's log, then tamper with copies of the copy, one way at a time.
 
-    `verify` is given a database's URL and says what it finds; the first exercise is the copy as it is. Raises
-    `NothingToDrill` where the log is not in `logs`.
+    `server` (in autocommit mode) makes and drops databases beside the original. `verify` is given a database's URL and says
+    what it finds; the first exercise is the copy as it is. Raises `NothingToDrill` where the log is not in `logs`.
     """
-    if tenant not in logs(server):
+    if tenant not in logs(original):
         raise NothingToDrill(f"expected a log with a checkpoint and two events in PostgreSQL, {tenant!a} is none")
     with _database(server, "template0") as pristine, _database(server, None) as tampered:
-        _copy(url, make_conninfo(url, dbname=pristine), tenant, migrations_in)
-        yield Exercise("nothing", verify(make_conninfo(url, dbname=pristine)))
+        _copy(original, _url(server, pristine), tenant, migrations_in)
+        yield Exercise("nothing", verify(_url(server, pristine)))
         for what, tamper in TAMPERS.items():
             _recreate(server, tampered, pristine)
-            _tamper(make_conninfo(url, dbname=tampered), tenant, tamper)
-            yield Exercise(what, verify(make_conninfo(url, dbname=tampered)))
+            _tamper(_url(server, tampered), tenant, tamper)
+            yield Exercise(what, verify(_url(server, tampered)))
+
+
+def _url(server: Connection, name: str) -> str:
+    return make_conninfo(server.info.dsn, dbname=name, password=server.info.password)
 
 
 @contextmanager
@@ -122,10 +126,9 @@ def _recreate(server: Connection, name: str, template: str) -> None:
     server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
 
 
-def _copy(from_url: str, to_url: str, tenant: str, migrations_in: Path) -> None:
-    with psycopg.connect(from_url) as original, psycopg.connect(to_url, autocommit=True) as copy:
-        original.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        original.read_only = True
+def _copy(original: Connection, to_url: str, tenant: str, migrations_in: Path) -> None:
+    with psycopg.connect(to_url, autocommit=True) as copy, original.transaction():
+        original.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         migrations.apply(copy, migrations_in)
         months = [month for (month,) in original.execute("SELECT month FROM prooftrail.partition_months()")]
         for table in _TABLES:
@@ -204,13 +207,20 @@ def _move_to_another_month(copy: Copy) -> None:
 
 
 def _cut_tail(copy: Copy) -> None:
-    """Remove the last batch wherever a reader would look, and let the head end before it."""
-    _cut(copy, "SELECT max(first_index) FROM prooftrail.batch WHERE tenant = %s")
+    """Remove the last batch that was signed for, and all after it, wherever a reader would look.
+
+    (What came within the last minute and no checkpoint covers yet could be removed unnoticed.)
+    """
+    _cut(
+        copy,
+        "SELECT max(first_index) FROM prooftrail.batch JOIN prooftrail.checkpoint USING (tenant) "
+        "WHERE tenant = %s AND first_index < checkpoint.size",
+    )
 
 
 def _restore_older_state(copy: Copy) -> None:
     """As if the second half had never been: batches, events, keys, checkpoints and head are those of an older backup."""
-    _cut(copy, "SELECT size / 2 FROM prooftrail.log WHERE tenant = %s")
+    _cut(copy, "SELECT max(size) / 2 FROM prooftrail.checkpoint WHERE tenant = %s")
     copy.connection.execute(
         "DELETE FROM prooftrail.checkpoint USING prooftrail.log "
         "WHERE checkpoint.tenant = log.tenant AND checkpoint.size > log.size"
@@ -272,7 +282,7 @@ def _rewrite_log(copy: Copy) -> None:
 TAMPERS: dict[str, Tamper] = {
     "a column of an event is changed": lambda copy: copy.change(copy.first, "action = action || '!'"),
     "one value deep in JSON is changed": lambda copy: copy.change(
-        copy.first, "metadata = jsonb_set(coalesce(metadata, '{}'), '{forged}', '{\"deep\": [1, 2, 3]}')"
+        copy.first, "metadata = jsonb_set(coalesce(metadata, jsonb_build_object()), ARRAY['forged'], to_jsonb(ARRAY[1, 2]))"
     ),
     "an event is deleted": lambda copy: copy.delete(copy.first),
     "an event is inserted": _insert_row,
