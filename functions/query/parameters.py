@@ -1,14 +1,15 @@
-"""What `GET /events` may be asked, checked before anything touches the database."""
+"""What the routes may be asked, checked before anything touches the database."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Annotated, Literal, TypeVar
 
 from aws_lambda_powertools.utilities.data_classes.common import BaseProxyEvent
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from problems import bad_request
+from problems import bad_request, unusable_body
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -61,6 +62,37 @@ class EventsParameters(EventParameters):
         if self.since and self.until and self.since >= self.until:
             raise ValueError("`from` must be earlier than `to`")
         return self
+
+
+class ErasureRequest(BaseModel):
+    """Whose values shall go, and why: the body of `POST /erasures`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    tenant: Text | None = None
+    actor: Text | None = None
+    target: Text | None = None
+    reason: Text
+
+    @model_validator(mode="after")
+    def _of_one(self) -> ErasureRequest:
+        if (self.actor is None) == (self.target is None):
+            raise ValueError("expected either `actor` or `target`")
+        return self
+
+
+def body_of(request: BaseProxyEvent) -> ErasureRequest:
+    """Check the body. Raises a `Problem` that names every wrong member."""
+    try:
+        return ErasureRequest.model_validate_json(request.decoded_body or "")
+    except ValidationError as error:
+        whole = {"value_error": "actor"}  # what is wrong with the body as a whole, but for this, is that it is none
+        faults = [
+            {"field": ".".join(map(str, fault["loc"])) or whole.get(fault["type"], "body"), "message": fault["msg"]}
+            for fault in error.errors()
+        ]
+        malformed = error.errors()[0]["type"] == "json_invalid"
+        raise unusable_body(HTTPStatus.BAD_REQUEST if malformed else HTTPStatus.UNPROCESSABLE_ENTITY, faults) from None
 
 
 Parameters = TypeVar("Parameters", bound=ReaderParameters)

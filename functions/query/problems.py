@@ -37,6 +37,11 @@ def bad_request(errors: list[dict[str, str]]) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, f"{len(errors)} parameter(s) cannot be used: see errors", errors=errors)
 
 
+def unusable_body(status: HTTPStatus, errors: list[dict[str, str]]) -> Problem:
+    """The answer to a body that cannot be used; each error names its `field` and says a `message`."""
+    return Problem(status, f"{len(errors)} member(s) of the body cannot be used: see errors", errors=errors)
+
+
 def one_owner(owners: list[Owner], id: str) -> Owner:
     """The one event that has the id. Raises a `Problem` where there is none, or where several sources use it."""
     if not owners:

@@ -14,6 +14,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+import erasures
 import log
 from parameters import EventParameters, EventsParameters, parameters_of
 from problems import Problem, bad_request, one_owner
@@ -29,6 +30,7 @@ from reader import connect, database, own_settings, reader_of
 PAGE_BYTES = 2_000_000  # of events in one answer; escaped once more it must stay below Lambda's 6 MB
 
 app = APIGatewayRestResolver()
+app.include_router(erasures.router)
 app.include_router(log.router)  # first, for /events/{id} would take /events/{id}/proof too
 
 
@@ -167,7 +169,7 @@ def _not_what_was_stored(error: EntryChanged | EntryMissing) -> Response[str]:
 def _no_route(_error: NotFoundError) -> Response[str]:
     return Problem(
         HTTPStatus.NOT_FOUND,
-        "there is no such route: try /events, /events/{id}, /events/{id}/proof, /log/checkpoint or /health",
+        "there is no such route: try /events, /events/{id}, /events/{id}/proof, /log/checkpoint, /erasures or /health",
     ).response()
 
 

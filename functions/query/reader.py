@@ -49,7 +49,7 @@ class Reader(NamedTuple):
 def reader_of(request: APIGatewayProxyEvent, asked: ReaderParameters) -> Reader:
     """Tell who sent the request. Raises a `Problem` where the key is not good, or reads another tenant only."""
     connection = connect()
-    key = _presented_key(request)
+    key = presented_key(request)
     holder = api_keys.holder_of(connection, key) if key else None
     if holder is None:
         raise Problem(
@@ -62,7 +62,7 @@ def reader_of(request: APIGatewayProxyEvent, asked: ReaderParameters) -> Reader:
     raise Problem(HTTPStatus.FORBIDDEN, "this key reads one tenant only: leave `tenant` out or name that one")
 
 
-def _presented_key(request: APIGatewayProxyEvent) -> str | None:
+def presented_key(request: APIGatewayProxyEvent) -> str | None:
     """Our key: the bearer token, or `x-api-key` where the gateway asks for no key of its own there."""
     scheme, _, token = (request.headers.get("Authorization") or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")

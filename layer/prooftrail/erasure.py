@@ -29,6 +29,7 @@ from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
 from prooftrail import segments, strict_json, system
+from prooftrail.api_keys import hash_of
 from prooftrail.archive_bucket import ArchiveBucket, Version
 from prooftrail.database import Connection
 from prooftrail.errors import ArchiveMismatch, ConfigurationError, PermanentError, RetryableError
@@ -55,6 +56,14 @@ class Refused(PermanentError):
 
 class Busy(RetryableError):
     """Somebody else is at what is to be erased; nothing was changed."""
+
+
+class Forbidden(PermanentError):
+    """The key may not ask for it, or not approve it."""
+
+
+class Conflict(PermanentError):
+    """The same is under way already, or it is too late for that step."""
 
 
 class EntryDiffers(PermanentError):
@@ -108,6 +117,30 @@ def waiting(connection: Connection) -> list[Erasure]:
 def _listing(connection: Connection, condition: sql.Composable) -> list[Erasure]:
     query = sql.SQL("SELECT {} FROM prooftrail.erasure WHERE {} ORDER BY id DESC").format(_COLUMNS, condition)
     return [Erasure(*row) for row in connection.execute(query)]
+
+
+def request(connection: Connection, key: str, tenant: str, part: Part, subject: str, *, reason: str) -> int:
+    """Ask for an erasure with a privacy key; it waits for another one's approval. Raises `Forbidden`, `Conflict`."""
+    try:
+        row = connection.execute(
+            "SELECT prooftrail.request_erasure(%s, %s, %s, %s, %s)", [hash_of(key), tenant, part, subject, reason]
+        ).fetchone()
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Forbidden(error.diag.message_primary or "") from error
+    except psycopg.errors.UniqueViolation as error:
+        raise Conflict(f"an erasure of this {part} is under way already") from error
+    assert row is not None
+    return int(row[0])
+
+
+def approve(connection: Connection, key: str, id: int) -> None:
+    """Approve an erasure with another privacy key than it was asked for with. Raises `Forbidden`, `Conflict`."""
+    try:
+        connection.execute("SELECT prooftrail.approve_erasure(%s, %s)", [hash_of(key), id])
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Forbidden(error.diag.message_primary or "") from error
+    except psycopg.errors.ObjectNotInPrerequisiteState as error:
+        raise Conflict(error.diag.message_primary or "") from error
 
 
 def order(connection: Connection, tenant: str, part: Part, subject: str, reason: str) -> int:

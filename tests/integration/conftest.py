@@ -59,7 +59,10 @@ def ingesting(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.fixture
 def requesting(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Ask the API through the handler, as an operator unless told otherwise; returns the answer as Lambda gives it."""
+    """Ask the API through the handler, as an operator unless told otherwise; returns the answer as Lambda gives it.
+
+    What is `posted`, text or JSON, makes it a POST.
+    """
     operator = api_keys.create(database.admin, None)
 
     def call(
@@ -67,12 +70,13 @@ def requesting(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterat
         key: str | None = operator,
         headers: dict[str, str] | None = None,
         url: str | None = None,
+        posted: Any = None,
         **parameters: Any,
     ) -> dict[str, Any]:
         monkeypatch.setenv("DATABASE_URL", url or database.url_of("query"))
         given = {name.rstrip("_"): value for name, value in parameters.items()}
         sent = {"Authorization": f"Bearer {key}"} if key else {}
-        answer: dict[str, Any] = query.handler(_request(path, sent | (headers or {}), given), Context("query"))
+        answer: dict[str, Any] = query.handler(_request(path, sent | (headers or {}), given, posted), Context("query"))
         return answer
 
     with fresh(reader), fresh(log):
@@ -165,23 +169,24 @@ def checkpointing(
     signing.keys.cache_clear()
 
 
-def _request(path: str, headers: dict[str, str], parameters: dict[str, Any]) -> dict[str, Any]:
+def _request(path: str, headers: dict[str, str], parameters: dict[str, Any], posted: Any) -> dict[str, Any]:
+    method = "GET" if posted is None else "POST"
     many = {name: value if isinstance(value, list) else [str(value)] for name, value in parameters.items()}
     return {
         "resource": "/{proxy+}",
         "path": path,
-        "httpMethod": "GET",
+        "httpMethod": method,
         "headers": headers,
         "multiValueHeaders": {name: [value] for name, value in headers.items()},
         "queryStringParameters": {name: values[-1] for name, values in many.items()} or None,
         "multiValueQueryStringParameters": many or None,
         "pathParameters": {"proxy": path.lstrip("/")},
         "requestContext": {
-            "httpMethod": "GET",
+            "httpMethod": method,
             "path": path,
             "stage": "v1",
             "identity": {"sourceIp": "192.0.2.7", "userAgent": "auditor/1.0"},
         },
-        "body": None,
+        "body": posted if posted is None or isinstance(posted, str) else json.dumps(posted),
         "isBase64Encoded": False,
     }
