@@ -14,7 +14,7 @@ you trust it. It shares no code with Prooftrail. What it does, in the order of t
 4. The events. What is not public of an entry is there as hashes of its parts `actor`, `target` and `private` (the rest):
    SHA-256(0x02, 16 random bytes called salt, the value). Who has salt and value can check them; events.jsonl has them.
 5. Completeness. Every other entry is shown not to match the filter: by what is public, or because openings.jsonl opens the
-   one part that differs. What was erased can no longer be opened, and is counted.
+   one part that differs. What was erased can no longer be opened; erasures.jsonl shows that the log has a record of it.
 6. Proofs. proofs/ has each event's proof alone, for other tools. (C2SP tlog-proof; RFC 9162 2.1.3.2)
 
 Ends with 0 where all of that holds; else with 1 and the reason.
@@ -24,17 +24,18 @@ from __future__ import annotations
 
 import argparse
 import base64
+import bisect
 import hashlib
 import json
 import os
 import sys
 import time
 import zipfile
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, NoReturn, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, NamedTuple, NoReturn, Tuple
 
 FORMAT = "prooftrail-evidence-bundle/1"
 FILES = {"README.txt", "checkpoint", "entries.jsonl", "events.jsonl", "filter.json", "keys.txt", "manifest.json"}
-FILES |= {"openings.jsonl", "summary.html", "verify.py"}
+FILES |= {"openings.jsonl", "summary.html", "verify.py"}  # those that every bundle has
 PUBLIC = {"action", "category", "level", "outcome", "site", "source", "target_type"}  # filters that compare what is public
 COMMITTED = {"actor": "actor", "target_id": "target"}  # filters that compare a part which must be opened
 LARGEST = 64 << 20  # bytes of a file that is read as a whole
@@ -74,7 +75,7 @@ def read_text(data: bytes, where: str) -> str:
         fail(f"{where}: expected UTF-8, got {data[:60]!r}")
 
 
-def read_base64(text: str, where: str, length: Optional[int] = None) -> bytes:
+def read_base64(text: str, where: str, length: int | None = None) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:
@@ -138,8 +139,8 @@ def check_files(bundle: Bundle) -> None:
 
 # -------------------------------------------------------------------------------------------- 2. signatures
 
-# Ed25519 (RFC 8032 5.1): the points of -x^2 + y^2 = 1 + D x^2 y^2 modulo P; L is the order of the base point. A point is kept
-# as (X, Y, Z, T) with x = X/Z, y = Y/Z and x*y = T/Z, so that adding needs no division.
+# Ed25519 (RFC 8032 5.1): the points of -x^2 + y^2 = 1 + D x^2 y^2 modulo P; L is the order of the base point. A point is
+# kept as (X, Y, Z, T) with x = X/Z, y = Y/Z and x*y = T/Z, so that adding needs no division.
 P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, P - 2, P) % P
 Point = Tuple[int, int, int, int]
@@ -215,12 +216,12 @@ class Checkpoint(NamedTuple):
     origin: str
     size: int
     root: bytes
-    signers: List[str]  # sentences
+    signers: list[str]  # sentences
     vouched: bool  # whether the log's key was given from outside of the bundle
     witnessed: bool
 
 
-def check_checkpoint(bundle: Bundle, given: List[str]) -> Checkpoint:
+def check_checkpoint(bundle: Bundle, given: list[str]) -> Checkpoint:
     """The checkpoint is signed with every key that was given, with every key in keys.txt, and one of them is the log's."""
     note = bundle.read("checkpoint")
     text, _, below = note.partition(b"\n\n")
@@ -243,7 +244,7 @@ def check_checkpoint(bundle: Bundle, given: List[str]) -> Checkpoint:
     return Checkpoint(note, origin, int(size), read_base64(root, "checkpoint: root", 32), signers, known, witnessed)
 
 
-def read_signature(line: str) -> Tuple[Tuple[str, bytes], bytes]:
+def read_signature(line: str) -> tuple[tuple[str, bytes], bytes]:
     """``— NAME BASE64(id of the key, signature)``."""
     dash, name, data = [*line.split(" "), "", ""][:3]
     blob = read_base64(data, "checkpoint: signature")
@@ -252,7 +253,7 @@ def read_signature(line: str) -> Tuple[Tuple[str, bytes], bytes]:
     return (name, blob[:4]), blob[4:]
 
 
-def check_signature(key: Key, text: bytes, signatures: Dict[Tuple[str, bytes], bytes]) -> str:
+def check_signature(key: Key, text: bytes, signatures: dict[tuple[str, bytes], bytes]) -> str:
     """Of a log over the text; of a witness over its time and the text."""
     blob = signatures.get((key.name, key.id)) or fail(f"checkpoint: it is not signed with the key {key.text}")
     seconds = int.from_bytes(blob[:8], "big")
@@ -309,15 +310,48 @@ def check_log(bundle: Bundle, asked: Json, checkpoint: Checkpoint, found: Found)
 # ------------------------------------------------------------------------ 4. and 5. the events, and no others
 
 
-class Found:
-    """What comes to light on the way through the entries."""
+class Found(NamedTuple):
+    """What comes to light on the way through the entries, by index."""
 
-    def __init__(self) -> None:
-        self.events: List[int] = []
-        self.unknown: List[int] = []  # erased, so that nobody can tell any more whether they match
-        self.claims: Dict[int, int] = {}  # an entry said to record an erasure, and one said to be erased by it
-        self.erasures: Set[int] = set()  # entries that do record one
-        self.gone = 0  # events of which something was erased
+    events: list[int]
+    unknown: list[int]  # erased, so that nobody can tell any more whether they match
+    gone: list[int]  # events of which something was erased
+    seen: set[int]  # records of erasures that are in the range
+    erasures: dict[int, Erasure]  # all records of erasures that are needed
+
+
+class Erasure(NamedTuple):
+    """What a record of an erasure says: which parts of which entries (first to last) were erased."""
+
+    commitment: str
+    parts: list[str]
+    entries: list[list[int]]
+
+    def names(self, index: int, part: str) -> bool:
+        at = bisect.bisect_right(self.entries, [index, 2**64]) - 1
+        return part in self.parts and at >= 0 and index <= self.entries[at][1]
+
+
+def read_erasures(bundle: Bundle) -> dict[int, Erasure]:
+    """The records of erasures, by index; that the log has them is checked where their entries are."""
+    records = {}
+    for line in bundle.lines("erasures.jsonl") if "erasures.jsonl" in bundle.names else []:
+        record = read_json(line, "erasures.jsonl")
+        try:
+            opening = record["private"]
+            said = json.loads(opening["value"])["metadata"]
+            commitment = committed(opening["salt"], opening["value"])
+            records[int(record["index"])] = Erasure(commitment, list(said["parts"]), sorted(map(list, said["entries"])))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            fail(f"erasures.jsonl: expected records of erasures with salt and value, got {line[:60]!r}")
+    return records
+
+
+def committed(salt: str, value: str) -> str:
+    """The commitment to a value, in hex. Raises ValueError where the salt is none."""
+    if len(salt) != 32 or salt != bytes.fromhex(salt).hex():
+        raise ValueError("expected 16 bytes in hex")
+    return sha256(b"\x02", bytes.fromhex(salt), value.encode()).hex()
 
 
 class Records:
@@ -377,12 +411,11 @@ class Entry:
     """What is public of an event, and the commitments to its other parts."""
 
     def __init__(self, index: int, header: Json) -> None:
-        self.index, self.public, self.parts = index, header.get("event"), header.get("commitments")
-        if header.get("version") != 1 or not isinstance(self.public, dict) or not isinstance(self.parts, dict):
+        self.index: int = index
+        self.public: Json = header.get("event", {})
+        self.parts: Json = header.get("commitments", {})
+        if header.get("version") != 1 or type(self.public) is not dict or type(self.parts) is not dict:
             fail(f"entries.jsonl: entry {index} is of a form that this program does not know")
-
-    def records_an_erasure(self) -> bool:
-        return self.public.get("source") == "prooftrail" and str(self.public.get("action")).startswith("erasure.")
 
     def differs(self, asked: Json) -> str:
         """How its public part differs from what was asked; empty where it does not."""
@@ -394,26 +427,26 @@ class Entry:
         wrong += [name for name, value in asked["not"].items() if self.public.get(name) == value]
         return f"its {wrong[0]} is {self.public.get(wrong[0])!r}" if wrong else ""
 
-    def opened(self, part: str, given: Any, where: str, found: Found) -> Optional[str]:
-        """The value of a part, in JSON, checked against the commitment; None where it was erased."""
+    def opened(self, part: str, given: Any, where: str, found: Found) -> str | None:
+        """The value of a part, as JSON, checked against the commitment; None where it was erased on record."""
         where = f"{where}: entry {self.index}: its {part}"
-        if part not in self.parts or not isinstance(given, dict):
-            fail(f"{where} is not what the log committed to")
-        if given.keys() == {"erased"} and type(given["erased"]) is int:
-            found.claims.setdefault(given["erased"], self.index)
-            return None
         try:
-            salt, value = bytes.fromhex(given["salt"]), given["value"].encode()
-            exact = given.keys() == {"salt", "value"} and len(salt) == 16
-            if not exact or sha256(b"\x02", salt, value).hex() != self.parts[part]:
+            if given.keys() == {"erased"}:
+                explained = found.erasures[given["erased"]].names(self.index, part)
+                return None if explained else fail(f"{where} was not erased by the entry that is named")
+            if given.keys() != {"salt", "value"} or committed(given["salt"], given["value"]) != self.parts[part]:
                 fail(f"{where} is not what the log committed to")
-            return (
-                given["value"]
-                if part == "private" or as_json(json.loads(value)) == given["value"]
-                else fail(f"{where} is no JSON text")
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            fail(f"{where} is neither opened, with salt and value, nor erased")
+            if part != "private" and given["value"] != as_json(json.loads(given["value"])):
+                fail(f"{where} is not in canonical form, so it could be read in two ways")
+            return str(given["value"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            fail(f"{where} is neither opened, with salt and value, nor erased on record")
+
+    def check_record(self, erasure: Erasure) -> None:
+        """Check that it is the log's own record of that erasure."""
+        own = self.public.get("source") == "prooftrail" and self.public.get("action") == "privacy.erase"
+        if not own or self.parts.get("private") != erasure.commitment:
+            fail(f"erasures.jsonl: entry {self.index} does not record that erasure")
 
 
 def as_json(text: str) -> str:
@@ -424,8 +457,9 @@ def judge(entry: Entry, asked: Json, event: Json, opening: Json, found: Found) -
     """An entry is an event that was asked for, or is shown not to be."""
     index, difference = entry.index, entry.differs(asked)
     needed = {COMMITTED[name]: as_json(value) for name, value in asked["equal"].items() if name in COMMITTED}
-    if entry.records_an_erasure():
-        found.erasures.add(index)
+    if index in found.erasures:
+        entry.check_record(found.erasures[index])
+        found.seen.add(index)
     if event and (difference or opening):
         fail(f"events.jsonl: entry {index} was not asked for: {difference or 'openings.jsonl has it too'}")
     if opening and (difference or not needed):
@@ -440,7 +474,7 @@ def judge(entry: Entry, asked: Json, event: Json, opening: Json, found: Found) -
         fail(f"events.jsonl: entry {index} is left out: nothing shows that it does not match the filter")
 
 
-def check_event(entry: Entry, needed: Dict[str, str], event: Json, found: Found) -> None:
+def check_event(entry: Entry, needed: dict[str, str], event: Json, found: Found) -> None:
     """All that the event says is there, is what the log committed to, and is what was asked for."""
     if event.keys() - {"index"} != entry.parts.keys():
         fail(f"events.jsonl: entry {entry.index}: expected its parts {', '.join(sorted(entry.parts))} and no other")
@@ -448,11 +482,12 @@ def check_event(entry: Entry, needed: Dict[str, str], event: Json, found: Found)
     for part, value in needed.items():
         if values.get(part) != value:
             fail(f"events.jsonl: entry {entry.index} was not asked for: its {part} is {values.get(part) or 'absent'}")
-    found.gone += None in values.values()
     found.events.append(entry.index)
+    if None in values.values():
+        found.gone.append(entry.index)
 
 
-def check_opening(entry: Entry, needed: Dict[str, str], opening: Json, found: Found) -> None:
+def check_opening(entry: Entry, needed: dict[str, str], opening: Json, found: Found) -> None:
     """One part that the filter asks for is opened and differs, or it was erased."""
     part, *others = sorted(opening.keys() - {"index"}) or [""]
     if others or part not in needed:
@@ -464,22 +499,19 @@ def check_opening(entry: Entry, needed: Dict[str, str], opening: Json, found: Fo
         fail(f"events.jsonl: entry {entry.index} is left out: its {part} is {value}, as was asked")
 
 
-def check_erasures(bundle: Bundle, checkpoint: Checkpoint, found: Found) -> List[int]:
-    """Who says that something was erased must name the entry that records it; those outside the range have a proof."""
-    elsewhere = sorted(found.claims.keys() - found.erasures)
+def check_erasures(bundle: Bundle, checkpoint: Checkpoint, found: Found) -> list[int]:
+    """Those records of erasures that are outside of the range have a proof each."""
+    elsewhere = sorted(found.erasures.keys() - found.seen)
     for index in elsewhere:
-        entry = Entry(index, read_json(check_proof(bundle, checkpoint, index), f"proofs/{index}.tlog-proof: extra"))
-        if not entry.records_an_erasure():
-            fail(
-                f"events.jsonl: entry {found.claims[index]} is said to be erased by entry {index}, which records no erasure"
-            )
+        header = read_json(check_proof(bundle, checkpoint, index), f"proofs/{index}.tlog-proof: extra")
+        Entry(index, header).check_record(found.erasures[index])
     return elsewhere
 
 
 # ------------------------------------------------------------------------------------------------ 6. proofs
 
 
-def check_proof(bundle: Bundle, checkpoint: Checkpoint, index: int, entry: Optional[bytes] = None) -> bytes:
+def check_proof(bundle: Bundle, checkpoint: Checkpoint, index: int, entry: bytes | None = None) -> bytes:
     """The file proves that the entry stands at this index of the log; returns the entry."""
     name = f"proofs/{index}.tlog-proof"
     head, _, note = bundle.read(name).partition(b"\n\n")
@@ -495,7 +527,7 @@ def check_proof(bundle: Bundle, checkpoint: Checkpoint, index: int, entry: Optio
     return proved
 
 
-def follow(leaf: bytes, index: int, size: int, path: List[bytes]) -> bytes:
+def follow(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
     """Go from a leaf up to the root (RFC 9162 2.1.3.2); empty where the path is too long or too short."""
     place, last, hashed = index, size - 1, leaf
     for sibling in path:
@@ -514,52 +546,59 @@ def follow(leaf: bytes, index: int, size: int, path: List[bytes]) -> bytes:
 # ------------------------------------------------------------------------------------------------- verdict
 
 
-def check(path: str, keys: List[str]) -> None:
-    """Check everything, then say what was proved and what was not."""
-    bundle, found = Bundle(path), Found()
+def check(path: str, keys: list[str]) -> tuple[Checkpoint, Json, Found]:
+    """Check everything; returns what the log is, what was asked, and what was found. Raises NotProved."""
+    bundle = Bundle(path)
     check_files(bundle)
     checkpoint = check_checkpoint(bundle, keys)
     asked = read_filter(bundle)
     if not checkpoint.origin.endswith("/" + asked["tenant"]):
         fail(f"checkpoint: the log {checkpoint.origin} is not one of the tenant {asked['tenant']}")
+    found = Found([], [], [], set(), read_erasures(bundle))
     check_log(bundle, asked, checkpoint, found)
-    proofs = {f"proofs/{index}.tlog-proof" for index in found.events + check_erasures(bundle, checkpoint, found)}
-    whole = asked["range"] == {"first": 0, "end": checkpoint.size}
-    for name in sorted(set(bundle.names) - FILES - proofs - (set() if whole else {"outside"})):
-        fail(f"{name}: this file does not belong here")
-    report(checkpoint, asked, found)
+    expected = FILES | {f"proofs/{index}.tlog-proof" for index in found.events + check_erasures(bundle, checkpoint, found)}
+    expected |= {"erasures.jsonl"} if found.erasures else set()
+    expected |= {"outside"} if asked["range"] != {"first": 0, "end": checkpoint.size} else set()
+    for name in sorted(bundle.names ^ expected):
+        fail(f"{name}: this file {'does not belong here' if name in bundle.names else 'is missing'}")
+    return checkpoint, asked, found
 
 
-def report(checkpoint: Checkpoint, asked: Json, found: Found) -> None:
+def report(checkpoint: Checkpoint, asked: Json, found: Found) -> str:
+    """What was proved and what was not."""
     first, last = asked["range"]["first"], asked["range"]["end"] - 1
     question = [f"{name} = {value!r}" for name, value in sorted(asked["equal"].items())]
     question += [f"{name} is not {value!r}" for name, value in sorted(asked["not"].items())]
     question += [f"time from {asked['from']}"] if asked["from"] else []
     question += [f"time before {asked['to']}"] if asked["to"] != "~" else []
-    print(f"PROVED\n  log       {checkpoint.origin}, {checkpoint.size} entries, root {checkpoint.root.hex()}")
-    for signer in checkpoint.signers:
-        print(f"  signed    {signer}")
-    print(f"  question  {', '.join(question) or 'every event'}; among the entries {first} to {last}")
-    print(f"  answer    {len(found.events)} of {last - first + 1} entries are such events, each as the log received it;")
-    print("            no other entry is" + (", but for those erased." if found.unknown else "."))
+    erased = ", ".join(map(str, found.unknown[:20])) + (", ..." if len(found.unknown) > 20 else "")
+    lines = [
+        "PROVED",
+        f"  log       {checkpoint.origin}, {checkpoint.size} entries, root {checkpoint.root.hex()}",
+        *(f"  signed    {signer}" for signer in checkpoint.signers),
+        f"  question  {', '.join(question) or 'every event'}; among the entries {first} to {last}",
+        f"  answer    {len(found.events)} of {last - first + 1} entries are such events, each as the log received it.",
+        f"            No other entry is{', but for what was erased' if found.unknown else ''}.",
+    ]
     if found.gone:
-        print(f"  erased    of {found.gone} of these events something was erased since, and the log has a record of it")
-    if found.unknown:
-        named = ", ".join(map(str, found.unknown[:20])) + (", ..." if len(found.unknown) > 20 else "")
-        print(
-            f"  erased    {len(found.unknown)} entries were erased, and the log has a record of it: whether they matched can no"
+        lines.append(
+            f"  erased    of {len(found.gone)} of these events something was erased since; the log has a record of it."
         )
-        print(f"            longer be known. Entries {named}")
-    print("NOT PROVED, because no log can: that what was sent to it is true, or that everything was sent.")
+    if found.unknown:
+        lines.append(
+            f"  erased    {len(found.unknown)} entries, on record: whether they matched can no longer be known ({erased})."
+        )
+    lines.append("NOT PROVED, because no log can: that what was sent to it is true, or that everything was sent.")
     if not checkpoint.witnessed:
-        print(
-            "NOT PROVED: that others were shown the same log. No witness signed; compare the root with a checkpoint you kept."
+        lines.append(
+            "NOT PROVED: that others were shown the same log, for no witness signed. Compare it with a checkpoint you kept."
         )
     if not checkpoint.vouched:
-        print(
-            "WARNING: the log's key came with the bundle, and a forger would have put in their own. Ask the log's operator for"
+        lines.append(
+            "WARNING: the log's key came with the bundle, and a forger would have put in their own. Get the key from the"
         )
-        print("  it by another way and compare it with the one above, or run this again with --key KEY.")
+        lines.append("  log's operator by another way, and run this again with --key KEY.")
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -569,14 +608,13 @@ def main() -> int:
     parser.add_argument("--key", action="append", default=[], help="a key of the log or of a witness, known from elsewhere")
     arguments = parser.parse_args()
     try:
-        check(arguments.bundle, arguments.key)
+        said, code = report(*check(arguments.bundle, arguments.key)), 0
     except NotProved as reason:
-        print(f"NOT PROVED: {reason}")
+        said, code = f"NOT PROVED: {reason}", 1
     except Exception as error:  # whatever a forged bundle provokes, it is no proof
-        print(f"NOT PROVED: the bundle cannot be read: {type(error).__name__}: {error}")
-    else:
-        return 0
-    return 1
+        said, code = f"NOT PROVED: the bundle cannot be read: {type(error).__name__}: {error}", 1
+    print(said.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii"))
+    return code
 
 
 if __name__ == "__main__":

@@ -114,12 +114,12 @@ def inclusion_proof(index: int, size: int, node: NodeReader) -> list[bytes]:
     _check_index(index, size)
     begin, end, path = 0, size, []
     while end - begin > 1:
-        middle = _split(begin, end)
+        middle = split(begin, end)
         if index < middle:
-            path.append(_subtree(middle, end, node))
+            path.append(subtree_root(middle, end, node))
             end = middle
         else:
-            path.append(_subtree(begin, middle, node))
+            path.append(subtree_root(begin, middle, node))
             begin = middle
     return path[::-1]
 
@@ -135,25 +135,25 @@ def consistency_proof(old: int, new: int, node: NodeReader) -> list[bytes]:
         return []
     begin, end, path = 0, new, []
     while end != old:
-        middle = _split(begin, end)
+        middle = split(begin, end)
         if old <= middle:
-            path.append(_subtree(middle, end, node))
+            path.append(subtree_root(middle, end, node))
             end = middle
         else:
-            path.append(_subtree(begin, middle, node))
+            path.append(subtree_root(begin, middle, node))
             begin = middle
     if begin:  # else what is left is the old tree itself, whose root the verifier knows
-        path.append(_subtree(begin, end, node))
+        path.append(subtree_root(begin, end, node))
     return path[::-1]
 
 
-def _split(begin: int, end: int) -> int:
+def split(begin: int, end: int) -> int:
     """Where the tree over [begin, end) is split: after the largest power of two smaller than its size."""
     return begin + (1 << (end - begin - 1).bit_length() - 1)
 
 
-def _subtree(begin: int, end: int, node: NodeReader) -> bytes:
-    """The root over the leaves [begin, end), from the complete subtrees that it consists of."""
+def subtree_root(begin: int, end: int, node: NodeReader) -> bytes:
+    """The root over the leaves [begin, end) of a larger tree, from the complete subtrees that it consists of."""
     hashes = []
     while begin < end:
         level = (end - begin).bit_length() - 1
