@@ -177,7 +177,9 @@ def test_localstack_makes_every_resource_and_does_not_just_say_so() -> None:
 def test_the_gateways_key_is_asked_for_everywhere_but_health_and_only_when_required() -> None:
     paths = RESOURCES["Api"]["Properties"]["DefinitionBody"]["paths"]
     asked = {path: method.get("security") for path, methods in paths.items() for method in methods.values()}
+    assert {str(method.get("security")) for method in paths["/{proxy+}"].values()} == {str(asked["/{proxy+}"])}
     assert asked == {"/health": None, "/{proxy+}": {"Fn::If": ["GatewayKeyRequired", [{"gateway_key": []}], []]}}
+    assert paths["/{proxy+}"].keys() == {"get", "post"}
     for name in ("ApiKey", "UsagePlan", "UsagePlanKey"):
         assert RESOURCES[name]["Condition"] == "GatewayKeyRequired"
 
@@ -197,7 +199,19 @@ def test_a_function_may_do_nothing_to_everything() -> None:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert not any("*" in action for action in actions), role
         assert statement["Resource"] != "*" or role == "FunctionPolicy", role
-        assert not any(re.match("s3:(Delete|Bypass)", action) for action in actions), role
+        erases = role == "ArchiveRole" and statement["Resource"] == {"Fn::Sub": "${ArchiveBucket.Arn}/*"}
+        assert erases or not any(re.match("s3:(Delete|Bypass)", action) for action in actions), role
+
+
+def test_the_gateway_may_call_the_function_by_every_method_that_it_has() -> None:
+    paths = RESOURCES["Api"]["Properties"]["DefinitionBody"]["paths"]
+    permissions = [
+        resource["Properties"]["SourceArn"]["Fn::Sub"]
+        for resource in RESOURCES.values()
+        if resource["Type"] == "AWS::Lambda::Permission" and "SourceArn" in resource["Properties"]
+    ]
+    for method in {method.upper() for methods in paths.values() for method in methods}:
+        assert any(arn.endswith(f"${{Api}}/*/{method}/*") for arn in permissions), method
 
 
 @pytest.mark.parametrize("function", ["ingest", "query", "archive", "checkpoint"])
