@@ -140,11 +140,15 @@ def test_old_months_move_to_parquet_and_out_of_the_database(system: System, tmp_
     assert locked["Mode"] == "GOVERNANCE"
 
 
-def test_the_archive_runs_by_its_schedule(system: System) -> None:
+def test_the_archive_and_the_checkpoints_run_by_their_schedules(system: System) -> None:
     rules = system.client("events")
-    name = next(rule["Name"] for rule in rules.list_rules()["Rules"] if "ScheduleExpression" in rule)
-    (target,) = rules.list_targets_by_rule(Rule=name)["Targets"]
-    assert target["Arn"].endswith(f":function:{system.output('ArchiveFunctionName')}")
+    scheduled = {
+        rule["Name"]: rule["ScheduleExpression"] for rule in rules.list_rules()["Rules"] if "ScheduleExpression" in rule
+    }
+    targets = {name: rules.list_targets_by_rule(Rule=name)["Targets"] for name in scheduled}
+    called = {target["Arn"].rpartition(":")[2]: scheduled[name] for name, (target,) in targets.items()}
+    assert called[system.output("ArchiveFunctionName")] == "cron(15 2 * * ? *)"
+    assert called[system.output("CheckpointFunctionName")] == "rate(1 minute)"
 
 
 def test_what_cannot_be_stored_for_long_rests_in_the_dead_letter_queue_and_comes_back_by_redrive(system: System) -> None:
@@ -195,5 +199,5 @@ def test_the_stack_tells_the_shell_all_it_needs(system: System) -> None:
     assert system.environment.keys() >= {
         "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "DATABASE_URL",
         "PROOFTRAIL_API_URL", "PROOFTRAIL_API_KEY", "PROOFTRAIL_QUEUE_URL", "PROOFTRAIL_DLQ_URL",
-        "PROOFTRAIL_ARCHIVE_BUCKET",
+        "PROOFTRAIL_ARCHIVE_BUCKET", "PROOFTRAIL_EVIDENCE_BUCKET", "LOG_ORIGIN", "SIGNING_KEYS",
     }  # fmt: skip
