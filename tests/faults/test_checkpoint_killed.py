@@ -1,4 +1,4 @@
-"""The checkpoint function killed with SIGKILL at random moments, two of it at once: there is one history, and it is whole."""
+"""The checkpoint function killed with SIGKILL at random moments, two of it at once: one history, and all of it."""
 
 from __future__ import annotations
 
