@@ -1,0 +1,129 @@
+"""An erasure killed with SIGKILL before each of its steps: nothing is ever unexplained, and the next run ends it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+import archive
+from prooftrail import erasure, segments
+from prooftrail.archive_bucket import ArchiveBucket
+from prooftrail.invocation import Context
+from tests.conftest import LogDatabase
+from tests.factories import native
+from tests.integration.conftest import BUCKET, fresh
+from tests.integration.test_erasure import (
+    PERSON,
+    assert_every_leaf_derives,
+    assert_nowhere_in_objects,
+    assert_nowhere_in_rows,
+    lock,
+    of_person,
+    store,
+)
+
+TENANTS = 80  # more than an erasure has steps
+ON_ITS_WAY = date(2021, 1, 1)
+
+RUN = """
+import os, signal, sys
+import psycopg
+from prooftrail import erasure, system
+from prooftrail.archive_bucket import ArchiveBucket
+
+steps, last = 0, int(sys.argv[2])
+def counted(call):
+    def step(*arguments, **options):
+        global steps
+        steps += 1
+        if steps == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **options)
+    return step
+
+for kind, names in ((psycopg.Connection, ["execute"]), (ArchiveBucket, ["find", "versions", "fetch", "replace", "remove"])):
+    for name in names:
+        setattr(kind, name, counted(getattr(kind, name)))
+with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=None) as connection:
+    print(erasure.execute(connection, ArchiveBucket(os.environ["PROOFTRAIL_ARCHIVE_BUCKET"]), int(sys.argv[1])).state)
+"""
+
+
+@pytest.fixture
+def archived(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[LogDatabase]:
+    """For each tenant: the person in PostgreSQL, in the archive, and on its way there; S3 outlives processes."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("PROOFTRAIL_ARCHIVE_BUCKET", BUCKET)
+    monkeypatch.setenv("DATABASE_URL", database.url_of("archive"))
+    boto3.client("s3").create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
+    lock(BUCKET, "GOVERNANCE")
+    times = ("2020-01-15T00:00:00Z", "2021-01-15T00:00:00Z", "2026-10-01T12:00:00Z")
+    events = [(make, f"t{number}", time) for number in range(TENANTS) for time in times for make in (of_person, native)]
+    with fresh(archive):
+        store(database, [make(tenant=tenant, time=time) for make, tenant, time in events[:2]])
+        for make, tenant, time in events[2:]:
+            store(database, [make(tenant=tenant, time=time)])
+        with database.connect("archive") as connection:
+            assert archive.archive_month(connection, date(2020, 1, 1), Context("archive")) == 2 * TENANTS
+            for segment in segments.plan(connection, ON_ITS_WAY, 1000, 10**9):
+                assert archive.archive_segment(connection, segment)
+        yield database
+    server.stop()
+
+
+def run(id: int, last_step: int) -> bool:
+    """Execute an erasure in a process of its own, killed before that step; whether it came to its end."""
+    command = [sys.executable, "-c", RUN, str(id), str(last_step)]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    assert process.returncode in {0, -9}
+    assert process.returncode != 0 or process.stdout.strip() == "done"
+    return process.returncode == 0
+
+
+def test_an_erasure_killed_before_each_of_its_steps_is_taken_up_by_the_next(archived: LogDatabase) -> None:
+    for number in range(TENANTS):
+        id = erasure.order(archived.admin, f"t{number}", "actor", PERSON, "asked for")
+        ended = run(id, number + 1)
+        assert_everything_is_explained(archived, f"t{number}")
+        if ended:
+            break
+        assert run(id, 0)
+    assert ended, "an erasure has more steps than this test has tenants"
+    print(f"killed before each of {number} steps")
+    for left in range(number + 1, TENANTS):
+        erasure.execute(
+            archived.admin, ArchiveBucket(BUCKET), erasure.order(archived.admin, f"t{left}", "actor", PERSON, "asked for")
+        )
+    assert_everything_is_explained(archived, None)
+    assert_every_leaf_derives(archived, BUCKET)
+    assert_nowhere_in_rows(archived)
+    assert_nowhere_in_objects(BUCKET)
+
+
+def assert_everything_is_explained(database: LogDatabase, tenant: str | None) -> None:
+    """What is gone was announced in the log, and the manifest names objects that are there."""
+    unexplained = database.admin.execute(
+        """
+        SELECT event.id FROM prooftrail.event JOIN prooftrail.batch ON batch.id = batch_id
+        WHERE commitments IS NOT NULL AND NOT EXISTS (
+            SELECT FROM prooftrail.event AS told, jsonb_array_elements(told.metadata -> 'entries') AS range
+            WHERE told.action = 'privacy.erase' AND told.tenant = event.tenant
+                AND first_index + event.position BETWEEN (range ->> 0)::bigint AND (range ->> 1)::bigint)
+        """
+    ).fetchall()
+    assert unexplained == []
+    for segment in segments.archived(database.admin, tenant):
+        version = {"VersionId": segment.object_version or ""}
+        body = boto3.client("s3").get_object(Bucket=BUCKET, Key=segment.object_key, **version)["Body"].read()
+        assert hashlib.sha256(body).digest() == segment.object_sha256, segment.object_key
