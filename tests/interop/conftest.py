@@ -36,7 +36,7 @@ def verify(tmp_path_factory: pytest.TempPathFactory) -> Verifier:
     subprocess.run([go, "build", "-buildvcs=false", "-o", program, "."], cwd=SOURCE, check=True)
 
     def run(directory: Path, log: Signer, witness: Signer) -> str:
-        command = [program, directory, log.key.name, str(log.key), str(witness.key)]
+        command = [str(program), str(directory), log.key.name, str(log.key), str(witness.key)]
         answer = subprocess.run(command, capture_output=True, text=True)
         if answer.returncode:
             assert answer.stderr.startswith("refused: "), answer.stderr
