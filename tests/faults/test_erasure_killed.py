@@ -124,6 +124,7 @@ def assert_everything_is_explained(database: LogDatabase, tenant: str | None) ->
     ).fetchall()
     assert unexplained == []
     for segment in segments.archived(database.admin, tenant):
-        version = {"VersionId": segment.object_version or ""}
-        body = boto3.client("s3").get_object(Bucket=BUCKET, Key=segment.object_key, **version)["Body"].read()
+        version = segment.object_version or ""
+        answer = boto3.client("s3").get_object(Bucket=BUCKET, Key=segment.object_key, VersionId=version)
+        body = answer["Body"].read()
         assert hashlib.sha256(body).digest() == segment.object_sha256, segment.object_key

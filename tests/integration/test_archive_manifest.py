@@ -18,7 +18,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import archive
-from prooftrail import segments
+from prooftrail import erasure, segments
 from prooftrail.archive_bucket import Version
 from prooftrail.errors import ArchiveFailed
 from prooftrail.invocation import Context
@@ -198,9 +198,8 @@ def test_segments_are_divided_by_bytes_too(database: LogDatabase, ingesting: Ing
 MEMORY = """
 import json, resource, archive
 from prooftrail.invocation import Context
-connected = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 summary = archive.handler({}, Context("archive", 300))
-print(json.dumps([summary["events"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024]))
+print(json.dumps([summary["events"], summary["erased"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024]))
 """
 
 
@@ -214,14 +213,24 @@ def server() -> Iterator[str]:
     server.stop()
 
 
-def test_large_events_do_not_fill_the_memory(database: LogDatabase, server: str) -> None:
+def test_large_events_do_not_fill_the_memory_when_archived_or_erased(database: LogDatabase, server: str) -> None:
     """400 MB of events that do not compress, in segments of 128 MB: the function has 1.7 GB, and uses a fraction."""
     message = os.urandom(50_000).hex()
     with database.connect("ingest") as connection:
         for number in range(40):
-            events = [native(time=OLD, message=f"{number} {row} {message}") for row in range(100)]
+            events = [native(time=OLD, message=f"{number} {message}", actor={"id": f"u{row % 10}"}) for row in range(100)]
             Store(connection).append([accepted(event) for event in events], [])
-    boto3.client("s3", endpoint_url=server).create_bucket(Bucket="archive")
+    boto3.client("s3", endpoint_url=server).create_bucket(Bucket="archive", ObjectLockEnabledForBucket=True)
+    assert measured(database, server, below=400)[0] == 4000
+    id = erasure.order(database.admin, "acme", "actor", "u3", "asked for")
+    assert measured(database, server, below=400)[1] == [id]
+    done = erasure.get(database.admin, id)
+    assert done is not None
+    assert done.entries == 400
+
+
+def measured(database: LogDatabase, server: str, below: int) -> tuple[int, list[int]]:
+    """A run of the archive in a process of its own, in less memory than so many MB: events archived, erasures done."""
     environment = os.environ | {
         "AWS_ENDPOINT_URL": server,
         "DATABASE_URL": database.url_of("archive"),
@@ -229,7 +238,7 @@ def test_large_events_do_not_fill_the_memory(database: LogDatabase, server: str)
         "PYTHONPATH": str(PROJECT / "functions" / "archive"),
     }
     output = subprocess.check_output([sys.executable, "-c", MEMORY], env=environment, text=True)
-    events, megabytes = json.loads(output.splitlines()[-1])
+    events, erased, megabytes = json.loads(output.splitlines()[-1])
     print(f"peak memory: {megabytes} MB")
-    assert events == 4000
-    assert megabytes < 400
+    assert megabytes < below
+    return events, erased
