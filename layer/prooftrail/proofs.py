@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from prooftrail.database import Connection
 from prooftrail.entries import EntryChanged, EntryMissing, Stored
 from prooftrail.errors import PermanentError, RetryableError
 from prooftrail.evidence import Evidence
+from prooftrail.ledger import checkpoint as ledger_checkpoint
 from prooftrail.ledger import merkle
+from prooftrail.ledger.note import ED25519, UntrustedNote, VerifierKey, open_note
 from prooftrail.ledger.tlog_proof import TlogProof
 
 
@@ -99,6 +103,31 @@ def inclusion(connection: Connection, evidence: Evidence, tenant: str, entry: En
         raise NotCovered(f"no checkpoint of {tenant} covers entry {entry.index} yet: one is signed about every minute")
     hashes = merkle.inclusion_proof(entry.index, checkpoint.size, evidence.node_reader(tenant, checkpoint.size))
     return TlogProof(entry.index, hashes, checkpoint.note, entry.header)
+
+
+class Proved(msgspec.Struct, frozen=True):
+    """What a proof proves: an entry of a log, by a checkpoint, and who signed that (with a witness's, when)."""
+
+    entry: Entry
+    checkpoint: ledger_checkpoint.Checkpoint
+    signers: list[tuple[VerifierKey, int | None]]
+
+
+def check(proof: bytes, keys: Sequence[VerifierKey]) -> Proved:
+    """Check a proof that `inclusion` made, by the log's key and whichever others are known; nothing else is asked.
+
+    Raises `ledger.lines.InvalidNote` for what is no proof, `UntrustedNote` where the log's key has not signed it, and
+    `merkle.InvalidProof` where it proves nothing.
+    """
+    parsed = TlogProof.parse(proof)
+    opened = open_note(parsed.checkpoint_note, keys)
+    checkpoint = ledger_checkpoint.Checkpoint.parse(opened.text)
+    if not any(key.name == checkpoint.origin and key.kind == ED25519 for key, _ in opened.verified):
+        raise UntrustedNote(f"expected the log's own key to have signed: give the one of {checkpoint.origin}")
+    if parsed.extra is None:
+        raise merkle.InvalidProof("expected the entry's header in `extra`, got none: which entry it proves is not said")
+    merkle.verify_inclusion(merkle.leaf_hash(parsed.extra), parsed.index, checkpoint.size, parsed.hashes, checkpoint.root)
+    return Proved(Entry(parsed.index, parsed.extra), checkpoint, opened.verified)
 
 
 def consistency(connection: Connection, evidence: Evidence, tenant: str, old: int, new: int | None) -> Consistency:

@@ -144,7 +144,7 @@ def _write(sources: Sources, question: Question, size: int, folder: Path) -> _Wr
             else:
                 unknown += any("erased" in part for part in parts.values())
     spool.close()
-    return _Written(folder, events, known.used(), Result(len(events), unknown, listed))
+    return _Written(folder, events, known.used(), Result(question.end - question.first, len(events), unknown, listed))
 
 
 def _waiting(question: Question, stored: Stored) -> Waiting:

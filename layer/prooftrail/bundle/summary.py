@@ -42,6 +42,7 @@ class Listed(NamedTuple):
 class Result(NamedTuple):
     """What a bundle came to; `unknown` entries were erased, so that nobody knows whether they match."""
 
+    entries: int
     events: int
     unknown: int
     listed: Sequence[Listed]
@@ -52,11 +53,10 @@ def render(
 ) -> bytes:
     """Fill the page in; `verifier` is the content of verify.py."""
     witnesses = [key.name for key in keys if key.kind == COSIGNATURE]
-    entries = question.end - question.first
-    count = f"{result.events:,} {'entry matches' if result.events == 1 else 'entries match'}"
+    count = f"{result.events:,}" if result.events else "None"
     page = {
         "title": _text(checkpoint.origin),
-        "headline": f"{count if result.events else 'No entry matches'}, out of {entries:,}",
+        "headline": f"{count} of {result.entries:,} entries {'match' if result.events > 1 else 'matches'}",
         "lead": f"From the log {_text(checkpoint.origin)}, as it was with {checkpoint.size:,} entries.",
         "erased": _erased(result.unknown),
         "question": _definitions(_asked(question)),
@@ -77,7 +77,9 @@ def _asked(question: Question) -> list[tuple[str, str]]:
     asked += [(_WORDS[name], value) for name, value in sorted(question.equal.items())]
     asked += [("From", _time(canonical_time(question.since)))] if question.since else []
     asked += [("Before", _time(canonical_time(question.until)))] if question.until else []
-    asked += [("Not", f"{name} {value}, what Prooftrail itself recorded") for name, value in question.unequal().items()]
+    asked += [
+        ("Left out", f"what Prooftrail itself recorded ({name} {value})") for name, value in question.unequal().items()
+    ]
     return [*asked, ("Among", f"the entries {question.first:,} to {question.end - 1:,} of the log, counted from 0")]
 
 

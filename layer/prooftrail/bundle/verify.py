@@ -240,7 +240,7 @@ def check_checkpoint(bundle: Bundle, given: list[str]) -> Checkpoint:
         when = check_signature(key, text + b"\n", signatures)
         vouched = "you gave this key" if key in trusted else "the key came with the bundle"
         signers.append(f"{key.text}{when} ({vouched})")
-    known, witnessed = any(key in trusted for key in logs), any(key.kind == 4 for key in keys)
+    known, witnessed = any(key in trusted for key in logs), any(key.kind == 4 for key in trusted)
     return Checkpoint(note, origin, int(size), read_base64(root, "checkpoint: root", 32), signers, known, witnessed)
 
 

@@ -12,7 +12,7 @@ import psycopg
 import typer
 
 from prooftrail import invocation, migrations
-from prooftrail.cli import erasure, keys, logs
+from prooftrail.cli import erasure, keys, logs, proofs
 from prooftrail.cli.common import PROJECT, admin, commands, fail
 from prooftrail.errors import ProoftrailError
 
@@ -22,6 +22,9 @@ app.add_typer(logs.app, name="log")
 app.add_typer(erasure.holds_app, name="hold")
 app.command()(erasure.erase)
 app.command()(erasure.scrub)
+app.command()(proofs.proof)
+app.command()(proofs.proof_check)
+app.command()(proofs.bundle)
 
 
 @app.command()

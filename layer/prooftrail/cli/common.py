@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 import psycopg
 import typer
 
-from prooftrail import database, settings
+from prooftrail import database, invocation, settings
 from prooftrail.database import Connection
 from prooftrail.errors import ProoftrailError
 from prooftrail.event import Tenant
@@ -26,10 +27,16 @@ def commands(about: str) -> typer.Typer:
 
 
 @contextmanager
-def admin() -> Iterator[Connection]:
-    """Connect as whoever DATABASE_URL names; faults end the command with one sentence."""
+def admin(role: str | None = None) -> Iterator[Connection]:
+    """Connect as whoever DATABASE_URL names, to act as one of the functions' roles if one is given.
+
+    Faults end the command with one sentence.
+    """
     try:
-        with database.connect(settings.read(settings.DatabaseSettings), PATIENCE) as connection:
+        login = settings.read(settings.DatabaseSettings)
+        if role is not None:
+            login = msgspec.structs.replace(login, database_url=invocation.as_role(os.environ, role))
+        with database.connect(login, PATIENCE) as connection:
             yield connection
     except ProoftrailError as error:
         fail(str(error))
