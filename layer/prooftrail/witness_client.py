@@ -69,7 +69,8 @@ class Witness(NamedTuple):
         size = Checkpoint.parse(signed.text).size
         if seen > size:
             raise WitnessFailed(
-                f"witness {self.key.name} has seen this log at size {seen}, and now it has {size}: entries were lost"
+                f"witness {self.key.name} has seen this log at size {seen}, and now it has {size}: entries were lost, "
+                "unless another run of ours was quicker"
             )
         return seen
 
