@@ -15,8 +15,8 @@ from tests.trees import Signer
 SOURCE = Path(__file__).parent / "verifier"
 TIME_TO_FETCH = 300  # seconds
 
-# Reads a log's directory; returns what was checked. Raises `Refused`.
-Verifier: TypeAlias = Callable[[Path, Signer, Signer], str]
+# Reads a log's directory, signed by a log and any witnesses; returns what was checked. Raises `Refused`.
+Verifier: TypeAlias = Callable[..., str]
 
 
 class Refused(Exception):
@@ -35,8 +35,8 @@ def verify(tmp_path_factory: pytest.TempPathFactory) -> Verifier:
     program = tmp_path_factory.mktemp("verifier") / "verifier"
     subprocess.run([go, "build", "-buildvcs=false", "-o", program, "."], cwd=SOURCE, check=True)
 
-    def run(directory: Path, log: Signer, witness: Signer) -> str:
-        command = [str(program), str(directory), log.key.name, str(log.key), str(witness.key)]
+    def run(directory: Path, log: Signer, *witnesses: Signer) -> str:
+        command = [str(program), str(directory), log.key.name, str(log.key), *(str(witness.key) for witness in witnesses)]
         answer = subprocess.run(command, capture_output=True, text=True)
         if answer.returncode:
             assert answer.stderr.startswith("refused: "), answer.stderr
