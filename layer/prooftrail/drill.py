@@ -27,6 +27,7 @@ from prooftrail.search import Owner
 # In this order, because later tables refer to earlier ones. `event` is copied month by month.
 _TABLES = ("tenant", "log", "batch", "checkpoint", "event_key", "archive_segment")
 _NAME_OF_TENANT = {"tenant": "name"}
+NOTHING = "nothing"
 _NO_ARCHIVE = ArchiveBucket("")  # tampered with are events in PostgreSQL
 
 
@@ -99,7 +100,7 @@ def hold(
         raise NothingToDrill(f"expected a log with a checkpoint and two events in PostgreSQL, {tenant!a} is none")
     with _database(server, "template0") as pristine, _database(server, None) as tampered:
         _copy(original, _url(server, pristine), tenant, migrations_in)
-        yield Exercise("nothing", verify(_url(server, pristine)))
+        yield Exercise(NOTHING, verify(_url(server, pristine)))
         for what, tamper in TAMPERS.items():
             _recreate(server, tampered, pristine)
             _tamper(_url(server, tampered), tenant, tamper)

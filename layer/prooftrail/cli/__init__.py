@@ -12,7 +12,7 @@ import psycopg
 import typer
 
 from prooftrail import invocation, migrations
-from prooftrail.cli import erasure, keys, logs, proofs
+from prooftrail.cli import erasure, keys, logs, proofs, verify
 from prooftrail.cli.common import PROJECT, admin, commands, fail
 from prooftrail.errors import ProoftrailError
 
@@ -25,6 +25,8 @@ app.command()(erasure.scrub)
 app.command()(proofs.proof)
 app.command()(proofs.proof_check)
 app.command()(proofs.bundle)
+app.command()(verify.verify)
+app.command("drill")(verify.hold_drill)
 
 
 @app.command()
