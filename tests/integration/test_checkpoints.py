@@ -197,6 +197,7 @@ TAMPERED = {
     f" WHERE tenant = 'hooli' AND first_index = 0) {FIFTH_ON}",
     "the head's frontier": rf"{HEAD} frontier = overlay(frontier placing '\x00' from 7) {OF_ACME}",
     "the head's size": f"{HEAD} size = 14, frontier = frontier || substr(frontier, 1, 32) {OF_ACME}",
+    "the head's size alone": f"{HEAD} size = 12 {OF_ACME}",
     "a head behind its batches": f"{HEAD} (size, frontier) = (8, substr(frontier, 1, 32)) {OF_ACME}",
     "no head": f"{HEAD} (size, frontier) = (0, '') {OF_ACME}",
 }
@@ -315,6 +316,22 @@ def test_evidence_that_was_forged_is_not_built_upon(
     assert other != content
     boto3.client("s3").put_object(Bucket=EVIDENCE_BUCKET, Key=key, Body=other)
     assert checkpointing()["refused"] == ["acme"]
+    assert list(evidence.sizes("acme")) == [5]
+
+
+def test_a_log_recomputed_in_postgresql_and_in_the_tiles_is_not_what_was_signed(
+    database: LogDatabase, evidence: Evidence, checkpointing: Checkpointing
+) -> None:
+    append(database, "acme", 5)
+    checkpointing()
+    with tampering(database) as admin:
+        admin.execute("DELETE FROM prooftrail.batch WHERE tenant = 'acme'")
+        set_head(admin, merkle.Frontier())
+        append_to_backup(admin, 5)
+        forged = b"".join(leaves(database, "acme"))
+        boto3.client("s3").put_object(Bucket=EVIDENCE_BUCKET, Key="acme/tile/0/000.p/5", Body=forged)
+        append_to_backup(admin, 2)
+        assert checkpointing() == {"entries": 0, **SIGNED, "refused": ["acme"]}
     assert list(evidence.sizes("acme")) == [5]
 
 
