@@ -89,26 +89,26 @@ def logs(connection: Connection) -> list[str]:
 
 
 def hold(
-    original: Connection, server: Connection, tenant: str, migrations_in: Path, verify: Callable[[str], list[str]]
+    original: Connection, login: str, tenant: str, migrations_in: Path, verify: Callable[[str], list[str]]
 ) -> Iterator[Exercise]:
     """Copy the tenant's log, then tamper with copies of the copy, one way at a time.
 
-    `server` (in autocommit mode) makes and drops databases beside the original. `verify` is given a database's URL and says
+    `login` is libpq's, of who may make and drop databases beside the original. `verify` is given a login to a copy and says
     what it finds; the first exercise is the copy as it is. Raises `NothingToDrill` where the log is not in `logs`.
     """
     if tenant not in logs(original):
         raise NothingToDrill(f"expected a log with a checkpoint and two events in PostgreSQL, {tenant!a} is none")
-    with _database(server, "template0") as pristine, _database(server, None) as tampered:
-        _copy(original, _url(server, pristine), tenant, migrations_in)
-        yield Exercise(NOTHING, verify(_url(server, pristine)))
+    with (
+        psycopg.connect(login, autocommit=True) as server,
+        _database(server, "template0") as pristine,
+        _database(server, None) as tampered,
+    ):
+        _copy(original, make_conninfo(login, dbname=pristine), tenant, migrations_in)
+        yield Exercise(NOTHING, verify(make_conninfo(login, dbname=pristine)))
         for what, tamper in TAMPERS.items():
             _recreate(server, tampered, pristine)
-            _tamper(_url(server, tampered), tenant, tamper)
-            yield Exercise(what, verify(_url(server, tampered)))
-
-
-def _url(server: Connection, name: str) -> str:
-    return make_conninfo(server.info.dsn, dbname=name, password=server.info.password)
+            _tamper(make_conninfo(login, dbname=tampered), tenant, tamper)
+            yield Exercise(what, verify(make_conninfo(login, dbname=tampered)))
 
 
 @contextmanager

@@ -118,7 +118,8 @@ def _tell(report: Report, *, as_json: bool, authority: Authority | None) -> NoRe
         fail(f"{len(report.findings) + report.more:,} findings: this is not what was logged", FOUND)
     if report.unchecked:
         fail("no findings, but not everything could be looked at", NOT_VERIFIED)
-    typer.echo("everything is as it was logged" + (" and signed" if authority else ""), err=as_json)
+    signed = ", and as the checkpoints say" if report.checkpoints else "; no checkpoint was there to compare it with"
+    typer.echo(f"everything is as it was logged{signed}", err=as_json)
     raise typer.Exit(0)
 
 
@@ -138,20 +139,18 @@ def hold_drill(
     signing_keys: SigningKeys = "",
 ) -> None:
     """Tamper with a copy of a log in twelve ways, and show how each one is found out. Ends with 1 where one is not."""
-    with admin() as connection, admin() as server:
+    with admin() as connection:
         authority = _authority(evidence_bucket, key, origin, signing_keys)
         candidates = [checked_tenant(tenant)] if tenant else drill.logs(connection)
         if not candidates:
             fail("expected a log with a checkpoint and two events in PostgreSQL: send some and wait for a minute")
         archive = ArchiveBucket(archive_bucket) if archive_bucket else None
-        unnoticed = _hold(connection, server, candidates[0], authority, archive)
+        unnoticed = _hold(connection, candidates[0], authority, archive)
     if unnoticed:
         fail(f"not found out: {'; '.join(unnoticed)}")
 
 
-def _hold(
-    connection: Connection, server: Connection, tenant: str, authority: Authority, archive: ArchiveBucket | None
-) -> list[str]:
+def _hold(connection: Connection, tenant: str, authority: Authority, archive: ArchiveBucket | None) -> list[str]:
     """Hold the drill and show it; returns the exercises that did not end as they must."""
 
     def look(url: str) -> list[str]:
@@ -159,10 +158,11 @@ def _hold(
             report = verification.verify(copy, Question(tenant), authority=authority, archive=archive)
             return [str(finding) for finding in report.findings]
 
+    login = make_conninfo(**database.login(settings.read(DatabaseSettings)))
     table = Table("what was done to a copy", "findings", "the first of them", title=f"The log of {tenant}")
     unnoticed = []
     with Console(stderr=True).status("tampering"):
-        for what, findings in drill.hold(connection, server, tenant, PROJECT / "migrations", look):
+        for what, findings in drill.hold(connection, login, tenant, PROJECT / "migrations", look):
             table.add_row(what, str(len(findings)), findings[0] if findings else "")
             if bool(findings) == (what == drill.NOTHING):
                 unnoticed.append(what)
