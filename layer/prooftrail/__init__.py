@@ -2,6 +2,7 @@
 
 The map, from what a producer sends to where it rests; imports point downwards only:
 
+- ``erasure``, ``holds``: what must go, and what must stay
 - ``api_keys``, ``search``, ``store``, ``segments``, ``migrations``: each speaks SQL about one thing
 - ``database``: how a function reaches PostgreSQL
 - ``parquet``: rows become an archived object and again rows; loads Arrow, so it is imported where it is needed only

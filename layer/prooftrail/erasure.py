@@ -518,7 +518,7 @@ def _without(
         if not rows:
             yield batch
             continue
-        events = {row: _columns(segment, batch, row) for row in rows}
+        events = dict(zip(rows, parquet.rows(batch, rows, COLUMNS, {"tenant": segment.tenant}), strict=True))
         erased += [(columns[4], columns[5]) for columns in events.values()]
         by_id = {row for row, columns in events.items() if columns[5] != OWN_SOURCE}
         salts, kept = batch.column("salt").to_pylist(), batch.column("commitments").to_pylist()
@@ -533,11 +533,6 @@ def _without(
         )
 
 
-def _columns(segment: Segment, batch: RecordBatch, row: int) -> list[Any]:
-    """A row of an object, laid out as one of PostgreSQL."""
-    return [segment.tenant if name == "tenant" else batch.column(name)[row].as_py() for name in COLUMNS]
-
-
 def _salts_left(salts: bytes, part: Part | None) -> bytes:
     """The salts but those of the private part and of `part`."""
     actor, target = salts[: entry.SALT], salts[entry.SALT : 2 * entry.SALT]
@@ -546,11 +541,14 @@ def _salts_left(salts: bytes, part: Part | None) -> bytes:
 
 def _check_leaves(connection: Connection, segment: Segment, batches: Iterable[RecordBatch]) -> None:
     """See that every entry of which something was erased still derives its leaf."""
+    from prooftrail import parquet  # loads Arrow
+
     for batch in batches:
         salts, kept = batch.column("salt").to_pylist(), batch.column("commitments").to_pylist()
         rows = [row for row, commitments in enumerate(kept) if commitments is not None]
-        for row, (_, leaf) in zip(rows, _places(connection, batch, rows), strict=True):
-            _commitments(_columns(segment, batch, row), salts[row], kept[row], leaf)
+        events = parquet.rows(batch, rows, COLUMNS, {"tenant": segment.tenant})
+        for row, columns, (_, leaf) in zip(rows, events, _places(connection, batch, rows), strict=True):
+            _commitments(columns, salts[row], kept[row], leaf)
 
 
 def _remove(connection: Connection, bucket: ArchiveBucket, erasure: Erasure, segment: Segment) -> None:

@@ -6,7 +6,7 @@ knows these libraries. Times are UTC, JSON is text, and there is no tenant colum
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,19 @@ def changed(batch: RecordBatch, nulls: Mapping[str, set[int]], values: Mapping[s
         column = [of_row.get(row, value) for row, value in enumerate(batch.column(name).to_pylist())]
         batch = _with(batch, name, Array(column, DataType.binary()))
     return batch
+
+
+def rows(
+    batch: RecordBatch, numbers: Sequence[int], columns: Sequence[str], fixed: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    """Some rows of a batch as plain values; of columns that it does not have, all have the `fixed` value."""
+    chosen = batch.take(Array(numbers, DataType.uint64()))
+    return list(
+        zip(
+            *([fixed[name]] * len(numbers) if name in fixed else chosen.column(name).to_pylist() for name in columns),
+            strict=True,
+        )
+    )
 
 
 def _with(batch: RecordBatch, name: str, column: Array) -> RecordBatch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,16 +29,17 @@ from tests.integration.test_erasure import (
     store,
 )
 
-TENANTS = 80  # more than an erasure has steps
+TENANTS = 72  # more than an erasure has steps
 ON_ITS_WAY = date(2021, 1, 1)
 
+# A process for each line of the input (an erasure, and the step before which it is killed); says how each ended.
 RUN = """
-import os, signal, sys
-import psycopg
+import os, signal, sys, traceback
+import boto3, psycopg
 from prooftrail import erasure, system
 from prooftrail.archive_bucket import ArchiveBucket
 
-steps, last = 0, int(sys.argv[2])
+steps = last = 0
 def counted(call):
     def step(*arguments, **options):
         global steps
@@ -49,11 +49,23 @@ def counted(call):
         return call(*arguments, **options)
     return step
 
+def execute(id):
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=None) as connection:
+        return erasure.execute(connection, ArchiveBucket(os.environ["PROOFTRAIL_ARCHIVE_BUCKET"]), id).state
+
 for kind, names in ((psycopg.Connection, ["execute"]), (ArchiveBucket, ["find", "versions", "fetch", "replace", "remove"])):
     for name in names:
         setattr(kind, name, counted(getattr(kind, name)))
-with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=None) as connection:
-    print(erasure.execute(connection, ArchiveBucket(os.environ["PROOFTRAIL_ARCHIVE_BUCKET"]), int(sys.argv[1])).state)
+for line in sys.stdin:
+    id, last = map(int, line.split())
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(0 if execute(id) == "done" else 2)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -71,9 +83,7 @@ def archived(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator
     times = ("2020-01-15T00:00:00Z", "2021-01-15T00:00:00Z", "2026-10-01T12:00:00Z")
     events = [(make, f"t{number}", time) for number in range(TENANTS) for time in times for make in (of_person, native)]
     with fresh(archive):
-        store(database, [make(tenant=tenant, time=time) for make, tenant, time in events[:2]])
-        for make, tenant, time in events[2:]:
-            store(database, [make(tenant=tenant, time=time)])
+        store(database, [make(tenant=tenant, time=time) for make, tenant, time in events])
         with database.connect("archive") as connection:
             assert archive.archive_month(connection, date(2020, 1, 1), Context("archive")) == 2 * TENANTS
             for segment in segments.plan(connection, ON_ITS_WAY, 1000, 10**9):
@@ -82,23 +92,43 @@ def archived(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator
     server.stop()
 
 
-def run(id: int, last_step: int) -> bool:
-    """Execute an erasure in a process of its own, killed before that step; whether it came to its end."""
-    command = [sys.executable, "-c", RUN, str(id), str(last_step)]
-    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
-    assert process.returncode in {0, -9}
-    assert process.returncode != 0 or process.stdout.strip() == "done"
-    return process.returncode == 0
+class Runner:
+    """Executes erasures in processes of their own."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def run(self, id: int, last_step: int) -> bool:
+        """Execute an erasure, killed before that step; whether it came to its end."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{id} {last_step}\n")
+        code = int(self._process.stdout.readline())
+        assert code in {0, -9}
+        return code == 0
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
-def test_an_erasure_killed_before_each_of_its_steps_is_taken_up_by_the_next(archived: LogDatabase) -> None:
+@pytest.fixture
+def runner(archived: LogDatabase) -> Iterator[Runner]:
+    """Told where the database and S3 are by the environment, as it is when everything is archived."""
+    runner = Runner()
+    yield runner
+    runner.close()
+
+
+def test_an_erasure_killed_before_each_of_its_steps_is_taken_up_by_the_next(archived: LogDatabase, runner: Runner) -> None:
     for number in range(TENANTS):
         id = erasure.order(archived.admin, f"t{number}", "actor", PERSON, "asked for")
-        ended = run(id, number + 1)
+        ended = runner.run(id, number + 1)
         assert_everything_is_explained(archived, f"t{number}")
         if ended:
             break
-        assert run(id, 0)
+        assert runner.run(id, 0)
     assert ended, "an erasure has more steps than this test has tenants"
     print(f"killed before each of {number} steps")
     for left in range(number + 1, TENANTS):
