@@ -156,6 +156,10 @@ def _rows(file: Path | BinaryIO, tenant: str) -> Iterator[Sequence[Any]]:
 
 def _stored(row: Sequence[Any]) -> Stored:
     *columns, salts, kept = row
+    if len(salts or b"") != entry.SALTS or len(kept or b"") not in {0, 3 * entry.HASH}:
+        raise EntryChanged(
+            f"event {columns[4]!a} of {columns[5]!a}: its salts or commitments are not of the length that they had"
+        )
     try:
         event = _parsed(from_row(columns))
         return Stored(event, columns[2], columns[3], event.statement(), salts, kept)

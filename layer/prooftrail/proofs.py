@@ -114,16 +114,19 @@ class Proved(msgspec.Struct, frozen=True):
 
 
 def check(proof: bytes, keys: Sequence[VerifierKey]) -> Proved:
-    """Check a proof that `inclusion` made, by the log's key and whichever others are known; nothing else is asked.
+    """Check a proof that `inclusion` made, offline, by keys of which one must be the log's and all must have signed.
 
-    Raises `ledger.lines.InvalidNote` for what is no proof, `UntrustedNote` where the log's key has not signed it, and
+    Raises `ledger.lines.InvalidNote` for what is no proof, `UntrustedNote` where a key has not signed it, and
     `merkle.InvalidProof` where it proves nothing.
     """
     parsed = TlogProof.parse(proof)
     opened = open_note(parsed.checkpoint_note, keys)
     checkpoint = ledger_checkpoint.Checkpoint.parse(opened.text)
-    if not any(key.name == checkpoint.origin and key.kind == ED25519 for key, _ in opened.verified):
-        raise UntrustedNote(f"expected the log's own key to have signed: give the one of {checkpoint.origin}")
+    unsigned = set(keys) - {key for key, _ in opened.verified}
+    if unsigned:
+        raise UntrustedNote(f"expected the checkpoint to be signed with every given key, it is not with {unsigned.pop()}")
+    if not any(key.name == checkpoint.origin and key.kind == ED25519 for key in keys):
+        raise UntrustedNote(f"expected a key of the log {checkpoint.origin} among those given, got none")
     if parsed.extra is None:
         raise merkle.InvalidProof("expected the entry's header in `extra`, got none: which entry it proves is not said")
     merkle.verify_inclusion(merkle.leaf_hash(parsed.extra), parsed.index, checkpoint.size, parsed.hashes, checkpoint.root)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from prooftrail.entries import EntryChanged
+
 
 class Waiting(NamedTuple):
     """An entry's header, and what else a bundle shows of it: as JSON, None where nothing; and whether it is an event."""
@@ -32,8 +34,11 @@ class Spool:
         )
 
     def add(self, entry: Waiting) -> None:
-        """Take an entry in. Raises `sqlite3.IntegrityError` where it is there already."""
-        self._database.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", entry)
+        """Take an entry in. Raises `EntryChanged` where it is there already: no two are stored under one place."""
+        try:
+            self._database.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", entry)
+        except sqlite3.IntegrityError:
+            raise EntryChanged(f"two entries are stored as number {entry.position} of batch {entry.batch_id}") from None
 
     def of_batch(self, batch_id: int) -> Iterator[Waiting]:
         """A batch's entries, in order of position."""
