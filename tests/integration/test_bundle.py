@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from prooftrail import bundle, entries
 from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.bundle import BundleFailed, Sources
-from prooftrail.bundle.erasures import Unexplained
+from prooftrail.bundle.erasures import ErasureRunning, Unexplained
 from prooftrail.bundle.question import Question, UnknownFilter
 from prooftrail.bundle.summary import Result
 from prooftrail.cli import app
@@ -357,6 +357,21 @@ def test_of_a_log_that_was_changed_there_is_no_bundle(
     with tampered(database, table, statement), pytest.raises(error):
         bundling()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_while_something_is_being_erased_there_is_no_bundle(
+    database: LogDatabase, ingesting: Ingesting, publishing: Publishing, bundling: Bundling
+) -> None:
+    ingesting(sqs(native(), native(tenant="globex")))
+    publishing("acme")
+    running = (
+        "INSERT INTO prooftrail.erasure (tenant, part, subject_id, reason, state) VALUES (%s, 'actor', 'x', 'y', 'running')"
+    )
+    database.admin.execute(running, ["globex"])
+    assert bundling().events == 1
+    database.admin.execute(running, ["acme"])
+    with pytest.raises(ErasureRunning):
+        bundling()
 
 
 def test_parts_that_are_gone_without_a_record_make_no_bundle(

@@ -22,7 +22,7 @@ from prooftrail import canonical, entries, proofs, search
 from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.bundle import summary, verify
 from prooftrail.bundle.container import Container
-from prooftrail.bundle.erasures import Erasures, Record
+from prooftrail.bundle.erasures import Erasures, Record, refuse_while_running
 from prooftrail.bundle.question import Parts, Question, shown
 from prooftrail.bundle.spool import Spool, Waiting
 from prooftrail.bundle.summary import Listed, Result
@@ -71,13 +71,14 @@ def make(sources: Sources, question: Question, keys: Sequence[VerifierKey], file
     """Write the bundle that answers a question; it bears the file's name only once it was seen to verify.
 
     The question's `end` may lie beyond the log: it ends where the latest checkpoint does. What is read waits on disk.
-    Raises `NotCovered` where there is no checkpoint yet, `UntrustedNote` where none of the keys has signed it,
+    Raises `ErasureRunning` and `NotCovered`, which pass, `UntrustedNote` where none of the keys has signed the checkpoint,
     `EntryChanged`, `EntryMissing`, `Unexplained` or `BundleFailed` where the log is not what was signed.
     """
     partial = file.with_name(f"{file.name}.part")
     try:
         with tempfile.TemporaryDirectory() as scratch:
             with search.reading_as(sources.connection, question.tenant, one_moment=True):
+                refuse_while_running(sources.connection, question.tenant)
                 signed = _signed(sources, question, keys)
                 question = msgspec.structs.replace(question, end=min(question.end, signed.checkpoint.size))
                 written = _write(sources, question, signed.checkpoint.size, Path(scratch))

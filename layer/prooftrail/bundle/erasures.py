@@ -10,7 +10,7 @@ from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.bundle.question import Parts, Question, parts_of
 from prooftrail.database import Connection
 from prooftrail.entries import Stored
-from prooftrail.errors import PermanentError
+from prooftrail.errors import PermanentError, RetryableError
 from prooftrail.event import OWN_SOURCE
 from prooftrail.proofs import Entry
 
@@ -19,6 +19,17 @@ ACTION = "privacy.erase"
 
 class Unexplained(PermanentError):
     """Parts of an entry are gone, and no entry of the log, as far as it was signed, records an erasure of them."""
+
+
+class ErasureRunning(RetryableError):
+    """Something is being erased, and an archived object may still hold it; what a bundle holds cannot be taken back."""
+
+
+def refuse_while_running(connection: Connection, tenant: str) -> None:
+    """Raise `ErasureRunning` while values of the tenant are being erased; inside `search.reading_as`."""
+    running = connection.execute("SELECT FROM prooftrail.erasure WHERE tenant = %s AND state = 'running'", [tenant])
+    if running.rowcount:
+        raise ErasureRunning(f"an erasure is running in {tenant}: try again when `prooftrail erase` has ended")
 
 
 class Record(NamedTuple):
