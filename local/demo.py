@@ -1,10 +1,15 @@
-"""The demo: real events through the real queue, functions, database, API and archive, and an account that must add up."""
+"""The demo: real events through queue, functions, database, API and archive, an account that adds up, and its proof."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
+import textwrap
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,6 +66,7 @@ def run(environment: dict[str, str]) -> None:
     reported = _archive(environment)
     after = _account(environment)
     in_parquet = _read_parquet(environment)
+    _prove(environment, mail)
     _settle(
         mail,
         stored,
@@ -147,13 +153,43 @@ def _show(path: str, answer: httpx.Response, expected: int = 200) -> None:
 def _archive(environment: dict[str, str]) -> int:
     """Run the archive function and return how many events it says it archived."""
     console.print("\n[bold]The archive runs[/bold]")
-    name = _output(environment, "ArchiveFunctionName")
-    answer = _client(environment, "lambda").invoke(FunctionName=name, Payload=b'{"source": "aws.events"}')
+    return int(_invoke(environment, "ArchiveFunctionName", {"source": "aws.events"})["events"])
+
+
+def _invoke(environment: dict[str, str], output: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Call the function that an output of the stack names, and show its answer."""
+    name = _output(environment, output)
+    answer = _client(environment, "lambda").invoke(FunctionName=name, Payload=json.dumps(event).encode())
     summary: dict[str, Any] = json.loads(answer["Payload"].read())
     if "FunctionError" in answer:
-        raise StackError(f"The archive function failed: {summary.get('errorMessage')}")
+        raise StackError(f"{name} failed: {summary.get('errorMessage')}")
     console.print(f"    {json.dumps(summary)}", markup=False)
-    return int(summary["events"])
+    return summary
+
+
+def _prove(environment: dict[str, str], mail: producers.Mail) -> None:
+    """Sign the logs, verify them, and hand one actor's failures to somebody who trusts nobody and has only Python."""
+    console.print("\n[bold]The logs are signed[/bold]")
+    _invoke(environment, "CheckpointFunctionName", {})
+    prooftrail = Path(sys.executable).with_name("prooftrail")
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder, "evidence.zip")
+        asked = ["--tenant", mail.tenant, "--filter", f"actor={mail.actor}", "--filter", "outcome=failure"]
+        _run(os.environ | environment, prooftrail, "verify")
+        _run(os.environ | environment, prooftrail, "bundle", *asked, "--out", bundle)
+        with zipfile.ZipFile(bundle) as content:
+            content.extractall(folder)
+        _run({}, sys.executable, "-I", Path(folder, "verify.py"), bundle)
+
+
+def _run(environment: dict[str, str], *command: str | Path) -> None:
+    """Run a command and show it with its last lines."""
+    shown = " ".join(Path(part).name if Path(part).is_absolute() else str(part) for part in command)
+    console.print(f"\n[bold]{shown}[/bold]")
+    result = subprocess.run([str(part) for part in command], check=False, env=environment, capture_output=True, text=True)
+    console.print(textwrap.indent(result.stdout.rstrip(), "    "), markup=False, highlight=False, soft_wrap=True)
+    if result.returncode != 0:
+        raise StackError(f"`{shown}` failed: {result.stderr.strip()}")
 
 
 def _read_parquet(environment: dict[str, str]) -> int:
