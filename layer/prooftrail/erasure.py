@@ -194,7 +194,10 @@ def _known(connection: Connection, id: int) -> Erasure:
 
 def _needed(bucket: ArchiveBucket | None) -> ArchiveBucket:
     if bucket is None:
-        raise ConfigurationError("PROOFTRAIL_ARCHIVE_BUCKET: expected the archive's bucket, for events that are in it")
+        raise ConfigurationError(
+            "PROOFTRAIL_ARCHIVE_BUCKET: expected the archive's bucket, for there are archived events to look at; "
+            "without it the archive function does the erasure at its next run"
+        )
     return bucket
 
 

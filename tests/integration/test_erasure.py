@@ -184,6 +184,9 @@ def test_one_actor_of_ten_thousand_events_half_of_them_under_object_lock(
     database: LogDatabase,
     archiving: Archiving,
     asking: Asking,
+    requesting: Callable[..., Any],
+    checkpointing: Callable[..., dict[str, Any]],
+    run: Callable[..., Any],
     erase: Callable[..., Any],
     locked: str,
 ) -> None:
@@ -197,6 +200,8 @@ def test_one_actor_of_ten_thousand_events_half_of_them_under_object_lock(
     assert archiving()["events"] == 5000
     assert asking("/events", actor=PERSON)[0] == 200
     assert asking("/events", actor=PERSON, action="nothing")[1]["events"] == []  # a read that found nobody's events
+    checkpointing()
+    proofs = {id: requesting(f"/events/{id}/proof")["body"] for id in ("e0", "e1", "e2")}
     notes = database.admin.execute(
         "SELECT tenant, first_index, leaf_hashes, root FROM prooftrail.batch ORDER BY id"
     ).fetchall()
@@ -214,6 +219,12 @@ def test_one_actor_of_ten_thousand_events_half_of_them_under_object_lock(
         "SELECT tenant, first_index, leaf_hashes, root FROM prooftrail.batch ORDER BY id"
     ).fetchall()
     assert after[: len(notes)] == notes, "what checkpoints and proofs were made of has changed"
+    for id, proof in proofs.items():
+        assert requesting(f"/events/{id}/proof")["body"] == proof, "the header, and so every proof of it, has changed"
+    checkpointing()
+    verified = run("verify", "--jobs", "1")
+    assert verified.exit_code == 0, verified.output
+    assert "502 of them erased in part" in verified.output
     told = str(
         [asking("/events", actor=PERSON), asking("/events/e0"), asking("/events", limit=1000, source="clinic/records")]
     )
@@ -236,6 +247,18 @@ def test_the_log_says_what_was_erased_and_not_of_whom(
         ("privacy.erase", {"erasure": 1, "entries": [[1, 2], [4, 4]], "parts": ["actor", "private"], "reason": reason}),
         ("privacy.done", {"erasure": 1, "entries": 3, "quarantined": 0}),
     ]
+
+
+def test_many_entries_are_told_in_several_events(
+    database: LogDatabase, ingesting: Ingesting, erase: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "_RANGES", 2)
+    ingesting(sqs(*(of_person() if number % 2 else native() for number in range(10))))
+    assert "is done: 5 events" in erase("--actor", PERSON, "--no-rewrite").output
+    told = database.admin.execute(
+        "SELECT metadata -> 'entries' FROM prooftrail.event WHERE action = 'privacy.erase' ORDER BY batch_id, position"
+    ).fetchall()
+    assert told == [([[1, 1], [3, 3]],), ([[5, 5], [7, 7]],), ([[9, 9]],)]
 
 
 def test_a_target_is_erased_and_then_the_actor_of_the_same_events(
