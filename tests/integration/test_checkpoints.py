@@ -146,6 +146,26 @@ def test_a_long_way_is_gone_in_steps_each_signed_at_the_end_of_a_batch(
     assert all(new - old <= step + 97 for old, new in zip([0, *sizes], sizes, strict=False))
 
 
+def test_what_is_appended_while_a_step_reads_is_left_to_the_next(
+    database: LogDatabase, evidence: Evidence, checkpointing: Checkpointing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Head and batches are those of one moment."""
+    read_head, once = checkpoints._head, [True]
+
+    def append_then(connection: Connection, tenant: str) -> merkle.Frontier:
+        head = read_head(connection, tenant)
+        if once:
+            once.clear()
+            append(database, "acme", 4)
+        return head
+
+    append(database, "acme", 3)
+    monkeypatch.setattr(checkpoints, "_head", append_then)
+    assert checkpointing() == {"entries": 3, **SIGNED}
+    assert checkpointing() == {"entries": 4, **SIGNED}
+    assert list(evidence.sizes("acme")) == [3, 7]
+
+
 def test_a_run_without_time_leaves_the_rest_to_the_next(
     database: LogDatabase, evidence: Evidence, checkpointing: Checkpointing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,6 +490,15 @@ def test_a_new_key_without_the_old_one_beside_it_is_refused(
         cache.cache_clear()
     append(database, "acme", 1)
     assert checkpointing()["refused"] == ["acme"]
+
+
+def test_what_a_key_signs_wrongly_is_not_published(database: LogDatabase, evidence: Evidence) -> None:
+    append(database, "acme", 1)
+    key = SecretKey(seed(1))
+    key.sign = lambda message: bytes(64)  # type: ignore[method-assign]
+    with database.connect("checkpoint") as connection, pytest.raises(UntrustedNote):
+        Publisher(evidence, [key], ORIGIN).step(connection, "acme", 0)
+    assert evidence.latest("acme") is None
 
 
 def test_a_bucket_that_fails_for_now_is_tried_again(

@@ -97,6 +97,12 @@ def test_a_checkpoint_says_one_thing_for_ever(evidence: Evidence) -> None:
     assert evidence.checkpoint("acme", 5) == signed(5)
 
 
+def test_a_checkpoint_under_another_s_size_is_none(s3: object, evidence: Evidence) -> None:
+    boto3.client("s3").put_object(Bucket=BUCKET, Key=f"acme/checkpoint/{9:020d}", Body=signed(5))
+    with pytest.raises(EvidenceConflict, match="size 9"):
+        evidence.latest("acme")
+
+
 def test_objects_are_what_tlog_tiles_says_with_a_checksum_and_the_bucket_s_lock(evidence: Evidence) -> None:
     client = boto3.client("s3")
     client.put_object_lock_configuration(
