@@ -64,14 +64,10 @@ class Evidence:
 
     def tenants(self) -> Iterator[str]:
         """The tenants whose logs have anything in the bucket."""
-        more, after = True, ""
-        while more:
-            with aws.faults("listing the logs in the evidence bucket"):
-                found = self._s3.list_objects_v2(Bucket=self._bucket, Delimiter="/", StartAfter=after)
-            prefixes = [item["Prefix"] for item in found.get("CommonPrefixes", [])]
-            yield from (prefix.removesuffix("/") for prefix in prefixes)
-            more = found["IsTruncated"] and bool(prefixes)
-            after = prefixes[-1] if prefixes else ""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Delimiter="/")
+        with aws.faults("listing the logs in the evidence bucket"):
+            for item in (item for page in pages for item in page.get("CommonPrefixes", [])):
+                yield item["Prefix"].removesuffix("/")
 
     def checkpoint(self, tenant: str, size: int) -> bytes:
         """The note of the checkpoint of that size, not verified. Raises `EvidenceMissing` where there is none."""

@@ -87,6 +87,18 @@ def test_many_checkpoints_are_found_without_reading_them_all(
     assert list(evidence.sizes("acme")) == sizes
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
+def test_every_log_in_the_bucket_is_named_once(s3: object, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    client = boto3.client("s3")
+    whole = client.list_objects_v2
+    monkeypatch.setattr(client, "list_objects_v2", lambda **parameters: whole(**parameters, MaxKeys=2))
+    evidence = Evidence(BUCKET, client)
+    for number in range(count):
+        for size in (1, 2, 300):
+            evidence.put_checkpoint(f"t{number}", size, signed(size))
+    assert list(evidence.tenants()) == [f"t{number}" for number in range(count)]
+
+
 def test_a_checkpoint_says_one_thing_for_ever(evidence: Evidence) -> None:
     assert evidence.put_checkpoint("acme", 5, signed(5)) == signed(5)
     # The same again, and the same with another cosignature, find what is there.
