@@ -58,14 +58,11 @@ def repair(row: Row, wanted: Mapping[bytes, Place], hints: Mapping[str, Sequence
 
 
 def suspects(row: Row) -> tuple[str, ...]:
-    """The columns that may have been changed, as far as can be told without finding the change."""
-    try:
-        derived = rows.derive(row)
-    except Unreadable as error:
-        return (str(error).partition(":")[0],)
+    """The columns of a readable row that may have been changed, as far as can be told without finding the change."""
+    derived = rows.derive(row)
     if derived.digest is not None and derived.digest == row[rows.KEY]:
         return ("salt", "batch.leaf_hashes")  # all that the event said is what was received
-    return tuple(name for name in _COMMITTED if name not in ("tenant", "id", "source") or row[rows.KEY] == rows.NO_KEY)
+    return (*_COMMITTED, "salt")
 
 
 class _Trial:

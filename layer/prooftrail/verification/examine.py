@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from prooftrail.verification.scan import Batch, Suspect
 from prooftrail.verification.walk import Break
 
 MOST_DIAGNOSED = 100  # rows on which changes are undone on trial; of more, only the place is named
-MOST_NAMED = 5  # events that may be the missing one
+MOST_NAMED = 3  # events that may be the missing one
 _ALIKE = 100  # rows of the same batch, the same actor and the same target that are looked at for likely values
 _TENANT, _TIME, _ID, _SOURCE = (AT[name] for name in ("tenant", "time", "id", "source"))
 
@@ -52,12 +52,12 @@ class Examiner:
 
     def examine(self, suspects: Sequence[Suspect], missing: Sequence[Place], *, keys_differ: bool) -> Iterator[Finding]:
         """All findings about suspects, missing entries and, where there are more or fewer keys than entries, those."""
-        if keys_differ or missing or any(suspect.row[KEY] == rows.NO_KEY for suspect in suspects):
+        if keys_differ or missing or any(suspect.what != "key" for suspect in suspects):
             self._orphans = list(self._find_orphans())
         claimed = {_place(suspect.row) for suspect in suspects if suspect.what == "entry"}
         wanted = self._wanted(suspects, missing, claimed)
         repaired: set[Place] = set()
-        for number, suspect in enumerate(suspects):
+        for number, suspect in enumerate(_one_of_each_batch(suspects)):
             repair = self._repair(suspect, wanted) if number < MOST_DIAGNOSED else None
             if repair is not None:
                 repaired.add(repair.place)
@@ -139,13 +139,16 @@ class Examiner:
             yield self._wrong_key(suspect)
         elif suspect.what == "doubled":
             yield self._finding("doubled", suspect, detail="it is there twice")
-        elif repair is not None:
+        elif repair is not None and repair != Repair(place):
             yield self._repaired(suspect, repair)
         elif suspect.what == "changed" and place not in claimed:
-            detail = suspect.why or self._keys_at_its_time(suspect)
-            yield self._finding("changed", suspect, columns=diagnosis.suspects(suspect.row), detail=detail)
+            column, _, why = suspect.why.partition(": ")
+            columns = () if column else diagnosis.suspects(suspect.row)
+            detail = why or self._keys_at_its_time(suspect)
+            yield self._finding("changed", suspect, column or None, columns=columns, detail=detail)
         else:
-            yield self._finding("inserted", suspect, detail="it is no entry of the log")
+            why = "it is no entry of the log" if place.batch in self._batches else f"there is no batch {place.batch}"
+            yield self._finding("inserted", suspect, detail=why)
 
     def _repaired(self, suspect: Suspect, repair: Repair) -> Finding:
         column, expected = repair.column, repair.value
@@ -182,7 +185,11 @@ class Examiner:
     def _name_missing(self, missing: Sequence[Place]) -> Iterator[Finding]:
         """Missing entries, with the event that each of them was where only one can have been it; and keys of no event."""
         free = [orphan for orphan in self._orphans if orphan not in self._explained]
-        fitting = {place: [orphan for orphan in free if _fits(orphan, self._batches[place.batch])] for place in missing}
+        # With very many of both, which may have been which is not worth the time.
+        fitting = {
+            place: [orphan for orphan in free[:MOST_DIAGNOSED] if _fits(orphan, self._batches[place.batch])]
+            for place in missing
+        }
         uses = Counter(orphan for orphans in fitting.values() for orphan in orphans)
         for place, orphans in fitting.items():
             yield self._missing(place, orphans, sure=len(orphans) == 1 and uses[orphans[0]] == 1)
@@ -277,9 +284,19 @@ def _fits(orphan: Orphan, batch: Batch) -> bool:
 
 
 def _named(orphans: Sequence[Orphan]) -> str:
-    names = [f"event {orphan.id!a} of {orphan.source!a}" for orphan in orphans[:MOST_NAMED]]
-    more = f" or one of {len(orphans) - MOST_NAMED} more" if len(orphans) > MOST_NAMED else ""
-    return " or ".join(names) + more
+    if len(orphans) > MOST_NAMED:
+        return f"one of {len(orphans)} events whose keys are left"
+    return " or ".join(f"event {orphan.id!a} of {orphan.source!a}" for orphan in orphans)
+
+
+def _one_of_each_batch(suspects: Iterable[Suspect]) -> Iterator[Suspect]:
+    """All suspects, but of a batch that says it is of another tenant than its entries, one."""
+    batches: set[int] = set()
+    for suspect in suspects:
+        if suspect.what != "tenant" or _place(suspect.row).batch not in batches:
+            yield suspect
+        if suspect.what == "tenant":
+            batches.add(_place(suspect.row).batch)
 
 
 def _key_of_nothing(orphan: Orphan) -> Finding:

@@ -62,7 +62,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             name = f"{self.column}: " if self.column else ""
             parts.insert(0, f"{name}expected {_shown(self.expected)}, found {_shown(self.found)}")
         elif self.column:
-            parts.insert(0, f"{self.column} was changed")
+            parts = [f"{self.column}: {self.detail or 'it was changed'}"]
         if self.columns:
             parts.append(f"one of {', '.join(self.columns)}")
         return "; ".join(parts)

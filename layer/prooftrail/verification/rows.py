@@ -7,6 +7,7 @@ is a third of the way that goes through an `Event`, and must come to the same: a
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
@@ -15,11 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import msgspec
 from psycopg import sql
 
-from prooftrail import canonical, strict_json
+from prooftrail import strict_json
 from prooftrail.errors import PermanentError, ProoftrailError
 from prooftrail.event import canonical_time
-from prooftrail.ledger import canonical as exact
-from prooftrail.ledger import entry
+from prooftrail.ledger import canonical, entry
 from prooftrail.ledger.entry import PRIVATE, PUBLIC, Statement
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ BATCH, POSITION, SALT, COMMITMENTS, ACTOR, TARGET = range(6)
 KEY, KEY_TIME = AT["key"], AT["key_time"]
 _SEQUENCE = AT["sequence"]
 _ROLES, _DURATION = AT["actor_roles"], AT["duration_ms"]
-JSON = tuple(AT[name] for name in ("after", "before", "metadata"))
+_JSON = tuple(AT[name] for name in ("after", "before", "metadata"))
 _PUBLIC = slice(AT[PUBLIC[0]], AT[PUBLIC[-1]] + 1)
 _PRIVATE = slice(AT[PRIVATE[0]], AT[PRIVATE[-1]] + 1)
 
@@ -147,7 +147,7 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
 
 
 def quick(row: Row) -> tuple[bytes, str] | None:
-    """The leaf and the digest of a row of which nothing was erased, as `derive` would give them; None where it must look.
+    """The leaf and the digest of most rows. What they fit is right; what they do not, or None, is for `derive` to see.
 
     All in one, because millions of rows pass here: `derive` says in order what is done.
     """
@@ -155,7 +155,7 @@ def quick(row: Row) -> tuple[bytes, str] | None:
     if salt is None or row[COMMITMENTS] is not None:
         return None
     try:
-        public_part, private_part, salts = public(row), private(row), bytes.fromhex(salt)
+        public_part, private_part, salts = public(row), _private(row, _quick_json), bytes.fromhex(salt)
     except Unreadable:
         return None
     actor, target = row[ACTOR], row[TARGET]
@@ -177,14 +177,19 @@ def quick(row: Row) -> tuple[bytes, str] | None:
 
 
 class Derived(NamedTuple):
-    """What a row gives: its leaf, its digest (None where a part was erased), and which parts were erased."""
+    """What a row gives: its leaf, its digest (None where a part was erased), and which parts were erased.
+
+    `fault` is what the leaf does not depend on and must not be as it is all the same, beginning with the column.
+    """
 
     leaf: bytes
     digest: str | None
-    erased: tuple[str, ...]
+    erased: tuple[str, ...] = ()
+    fault: str = ""
 
 
 PARTS = ("actor", "target", "private")
+_COLUMNS_OF = {"actor": "actor_id", "target": "target_id", "private": "private columns"}
 
 
 def derive(row: Row) -> Derived:
@@ -193,9 +198,8 @@ def derive(row: Row) -> Derived:
     salts = _bytes(row, SALT, entry.SALTS)
     if row[COMMITMENTS] is not None:
         return _derive_erased(said, salts, _bytes(row, COMMITMENTS, 3 * entry.HASH))
-    if entry.used(salts, said) != salts:
-        raise Unreadable("salt: expected zeros for a part that the event does not have, found others")
-    return Derived(entry.leaf(said, salts), said.digest().hex(), ())
+    fault = "" if entry.used(salts, said) == salts else "salt: expected zeros for a part that the event does not have"
+    return Derived(entry.leaf(said, salts), said.digest().hex(), fault=fault)
 
 
 def _derive_erased(said: Statement, salts: bytes, kept: bytes) -> Derived:
@@ -206,13 +210,16 @@ def _derive_erased(said: Statement, salts: bytes, kept: bytes) -> Derived:
         for part, name in enumerate(PARTS)
         if _of(salts, part, entry.SALT) == entry.ERASED and _of(kept, part, entry.HASH) != entry.NONE
     )
-    for name, value in zip(PARTS, values, strict=True):
-        if name in erased and value is not None:
-            raise Unreadable(f"{name}: expected nothing, for it was erased, found a value")
-    commitments = entry.commitments(said, salts, kept)
-    if not erased or entry.pack(commitments) != kept:
-        raise Unreadable("commitments: expected NULL, or those of all parts and one of them erased, found others")
-    return Derived(entry.leaf(said, salts, kept), None, erased)
+    left = [name for name, value in zip(PARTS, values, strict=True) if name in erased and value is not None]
+    if left:
+        fault = f"{_COLUMNS_OF[left[0]]}: expected nothing, for it was erased"
+    elif not erased:
+        fault = "commitments: expected NULL, for nothing was erased"
+    elif entry.pack(entry.commitments(said, salts, kept)) != kept:
+        fault = "commitments: expected those of the parts that are still there"
+    else:
+        fault = ""
+    return Derived(entry.leaf(said, salts, kept), None, erased, fault)
 
 
 def _of(data: bytes, part: int, size: int) -> bytes:
@@ -247,11 +254,18 @@ def public(row: Row) -> bytes:
 
 def private(row: Row) -> bytes:
     """The private part of what the row says. Raises `Unreadable` where JSON or a number is none that an event can hold."""
+    return _private(row, _canonical_json)
+
+
+def _private(row: Row, canonical_json: Callable[[str], bytes]) -> bytes:
     values: list[Any] = row[_PRIVATE]
-    for at in JSON:
+    for at in _JSON:
         text = row[at]
         if text is not None:
-            values[at - _PRIVATE.start] = _json(at, text)
+            try:
+                values[at - _PRIVATE.start] = msgspec.Raw(canonical_json(text))
+            except (msgspec.MsgspecError, ProoftrailError, ValueError, RecursionError) as error:
+                raise Unreadable(f"{FIELDS[at]}: expected JSON that an event can hold: {error}") from None
     roles, duration = row[_ROLES], row[_DURATION]
     if roles is not None:
         values[_ROLES - _PRIVATE.start] = msgspec.Raw(roles)
@@ -262,40 +276,43 @@ def private(row: Row) -> bytes:
 
 def _duration(text: str) -> msgspec.Raw:
     try:
-        return msgspec.Raw(exact.number(float(text)))
+        return msgspec.Raw(canonical.number(float(text)))
     except (ValueError, ProoftrailError) as error:
         raise Unreadable(f"duration_ms: expected a number, found {text[:40]!a}: {error}") from None
 
 
-def _json(at: int, text: str) -> msgspec.Raw:
-    """JSON in canonical form: jsonb is without doubled keys, NUL and lone surrogates, so only numbers need a look."""
-    try:
-        if text.isascii() or max(text) < "\U00010000":  # then sorting by UTF-8 and by UTF-16 are the same
-            return msgspec.Raw(_encode_sorted(_decode(text)))
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-        pass
-    try:
-        return msgspec.Raw(canonical.encode(_decode_exact(text)))
-    except (ProoftrailError, RecursionError) as error:
-        raise Unreadable(f"{FIELDS[at]}: expected JSON that an event can hold: {error}") from None
+def _canonical_json(text: str) -> bytes:
+    if _needs_the_exact_way(text):
+        return canonical.encode(json.loads(text, parse_float=_number, parse_int=_number))
+    return _quick_json(text)
 
 
-def _decode_exact(text: str) -> Any:
-    return strict_json.decode(text.encode())
+_needs_the_exact_way = re.compile("[\U00010000-\U0010ffff]|[0-9]{19}").search
 
 
-def _float(text: str) -> msgspec.Raw:
-    """A number written with a fraction, in canonical form. Raises `ValueError` where no event can have held it."""
-    number = float(text)
-    if repr(number) == text and not text.endswith(".0"):
-        return msgspec.Raw(text)
-    value = Decimal(text)
+def _number(text: str) -> float:
+    """A number as the log knows it. Raises `ValueError` where no event can have held it: then it was changed."""
+    value, number = Decimal(text), float(text)
     if value == value.to_integral_value() and strict_json.INT64_MIN <= value <= strict_json.UINT64_MAX:
-        return msgspec.Raw(str(int(value)))  # 7.0 is 7, however large
-    if value == Decimal(repr(number)):
-        return msgspec.Raw(exact.number(number))
-    raise ValueError(text)
+        return int(value)  # 7.0 is 7, however large
+    if value != Decimal(repr(number)):
+        raise ValueError(f"{text[:40]} is neither a 64-bit integer nor exactly a double")
+    return number
 
 
-_decode = msgspec.json.Decoder(float_hook=_float).decode
+def _quick_json(text: str) -> bytes:
+    """Canonical but where keys are beyond the Basic Multilingual Plane or integers beyond 64 bits.
+
+    There it is another spelling of the same value; so it is never taken for the canonical form of another value.
+    """
+    return _encode_sorted(_decode(text))
+
+
+def _quick_float(text: str) -> msgspec.Raw:
+    if repr(float(text)) == text and not text.endswith(".0"):
+        return msgspec.Raw(text)
+    return msgspec.Raw(canonical.encode(_number(text)))
+
+
+_decode = msgspec.json.Decoder(float_hook=_quick_float).decode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode

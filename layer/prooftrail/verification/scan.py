@@ -62,6 +62,8 @@ class Scope(msgspec.Struct, frozen=True):
 class Suspect(msgspec.Struct, frozen=True):
     """A row that is not plainly what it must be, where it lies, and what is the matter as far as a scan can tell.
 
+    `why`, where it is known, begins with the column; of a key, it is the digest that it should have.
+
     "entry" is a row that is as it must be, while another one, which is not, claims its place.
     """
 
@@ -368,6 +370,8 @@ def _look(found: Scan, seen: _Seen, position: int, row: Row, where: str) -> None
     try:
         derived = rows.derive(row)
         is_entry = derived.leaf == seen.batch.leaf(position)
+        if is_entry and derived.fault:
+            is_entry, why = False, derived.fault
     except Unreadable as error:
         is_entry, why = False, str(error)
     earlier, now = seen.positions[position], 1 if is_entry else 2

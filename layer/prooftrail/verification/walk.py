@@ -51,8 +51,16 @@ class Walk(NamedTuple):
 class _Batch(NamedTuple):
     id: int
     first_index: int
+    event_count: int
     leaf_hashes: bytes
     root: bytes
+
+
+class _Fork(NamedTuple):
+    """A checkpoint, and the root that was derived at its size, which is another."""
+
+    signed: Signed
+    derived: bytes
 
 
 class _Wrong(NamedTuple):
@@ -84,7 +92,7 @@ class _Walker:
         self._frontier = Frontier(start.size, start.hashes)
         self._ahead = deque(sorted(item for item in signed if item.size > start.size))
         self._wrong: list[_Wrong] = []  # batches since the last one whose root was right
-        self._forks: list[Signed] = []
+        self._forks: list[_Fork] = []
         self._compared = 0
         self._findings: list[Finding] = []
 
@@ -94,7 +102,10 @@ class _Walker:
             self._findings.append(self._out_of_place(batch))
             return False
         before = Frontier(self._frontier.size, self._frontier.hashes)
-        self._extend([batch.leaf_hashes[start : start + HASH] for start in range(0, len(batch.leaf_hashes), HASH)])
+        leaves = [batch.leaf_hashes[start : start + HASH] for start in range(0, len(batch.leaf_hashes), HASH)]
+        if len(leaves) != batch.event_count:
+            self._findings.append(self._finding(batch, "event_count", str(len(leaves)), str(batch.event_count)))
+        self._extend(leaves)
         derived = self._frontier.root()
         if derived == batch.root:
             self._take_for_changed_roots()
@@ -104,7 +115,8 @@ class _Walker:
 
     def arrive(self, head: Frontier | None) -> None:
         """At the last batch: the head must be there, and no checkpoint beyond it."""
-        if head is not None and (head.size, head.hashes) == (self._frontier.size, self._frontier.hashes):
+        head = head or Frontier()  # a log without entries may have no row
+        if (head.size, head.hashes) == (self._frontier.size, self._frontier.hashes):
             self._take_for_changed_roots()
         elif not self._wrong:
             self._findings.append(self._wrong_head(head))
@@ -117,9 +129,9 @@ class _Walker:
         if self._wrong:
             first = self._wrong[0]
             broken = Break(first.batch.id, first.batch.root, first.before, self._broken(first))
-        forked = min(self._forks, default=None)
-        if forked is not None:
-            self._findings.append(self._fork(forked))
+        if self._forks:
+            self._findings.append(self._forked(self._forks[0]))
+        forked = self._forks[0].signed if self._forks else None
         return Walk(self._tenant, self._frontier, self._findings, broken, forked, self._compared)
 
     def _extend(self, leaves: list[bytes]) -> None:
@@ -132,7 +144,7 @@ class _Walker:
             if self._frontier.root() == signed.root:
                 self._compared += 1
             else:
-                self._forks.append(signed)
+                self._forks.append(_Fork(signed, self._frontier.root()))
         self._frontier.extend(leaves)
 
     def _take_for_changed_roots(self) -> None:
@@ -146,9 +158,9 @@ class _Walker:
         what = "entries are missing" if batch.first_index > expected else "two batches have the same place"
         return self._finding(batch, column="first_index", expected=str(expected), found=str(batch.first_index), detail=what)
 
-    def _wrong_head(self, head: Frontier | None) -> Finding:
+    def _wrong_head(self, head: Frontier) -> Finding:
         expected = f"size {self._frontier.size}, frontier {self._frontier.to_bytes().hex()}"
-        found = None if head is None else f"size {head.size}, frontier {head.to_bytes().hex()}"
+        found = f"size {head.size}, frontier {head.to_bytes().hex()}"
         return Finding(kind="log", tenant=self._tenant, where="log", expected=expected, found=found)
 
     def _cut(self, signed: Signed) -> Finding:
@@ -167,11 +179,18 @@ class _Walker:
             batch, column="leaf_hashes or root", expected=batch.root.hex(), found=derived.hex(), detail=detail
         )
 
-    def _fork(self, signed: Signed) -> Finding:
+    def _forked(self, fork: _Fork) -> Finding:
+        signed, derived = fork
         more = f", and neither are the {len(self._forks) - 1} others that were compared" if len(self._forks) > 1 else ""
         detail = f"the log is not what was signed at size {signed.size}{more}"
         return Finding(
-            kind="checkpoint", tenant=self._tenant, where=signed.where, expected=signed.root.hex(), detail=detail
+            kind="checkpoint",
+            tenant=self._tenant,
+            where=signed.where,
+            column="root",
+            expected=signed.root.hex(),
+            found=derived.hex(),
+            detail=detail,
         )
 
     def _finding(self, batch: _Batch, column: str, expected: str, found: str, detail: str = "") -> Finding:
@@ -191,7 +210,7 @@ class _Walker:
 def _batches(connection: Connection, tenant: str, size: int) -> Iterator[_Batch]:
     """The batches from a size on, in the order of the log."""
     query = """
-        SELECT id, first_index, leaf_hashes, root FROM prooftrail.batch
+        SELECT id, first_index, event_count, leaf_hashes, root FROM prooftrail.batch
         WHERE tenant = %s AND first_index >= %s ORDER BY first_index, id
         """
     with connection.cursor("walk", binary=True) as cursor:
