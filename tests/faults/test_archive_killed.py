@@ -66,7 +66,7 @@ def places(database: LogDatabase, environment: dict[str, str], scratch: Path) ->
     """How often each event is answered: from PostgreSQL, or from an object that the manifest calls the place to read."""
     with database.admin.transaction():
         database.admin.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        hot = database.admin.execute("SELECT id FROM prooftrail.event").fetchall()
+        hot = database.admin.execute("SELECT id FROM prooftrail.event WHERE source <> 'prooftrail'").fetchall()
         manifest = database.admin.execute(
             "SELECT object_key FROM prooftrail.archive_segment WHERE state = 'archived'"
         ).fetchall()
