@@ -317,7 +317,11 @@ def test_objects_and_messages_outlive_a_restart(emulator: Emulator, crash: bool)
     name = f"durable-{crash}".lower()
     s3, sqs = emulator.client("s3"), emulator.client("sqs")
     s3.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
-    s3.put_object(Bucket=name, Key="a=ü/b", Body=b"bytes", Metadata={"k": "v"})
+    versions = [
+        s3.put_object(Bucket=name, Key="a=ü/b", Body=body, Metadata={"k": "v"})["VersionId"]
+        for body in (b"first", b"removed", b"bytes")
+    ]
+    s3.delete_object(Bucket=name, Key="a=ü/b", VersionId=versions.pop(1))
     s3.put_object(Bucket=name, Key="gone", Body=b"")
     s3.delete_object(Bucket=name, Key="gone")
     queue = sqs.create_queue(QueueName=name)["QueueUrl"]
@@ -340,6 +344,10 @@ def test_objects_and_messages_outlive_a_restart(emulator: Emulator, crash: bool)
     found = s3.get_object(Bucket=name, Key="a=ü/b")
     with found["Body"] as body:
         assert (body.read(), found["Metadata"]) == (b"bytes", {"k": "v"})
+    listed = s3.list_object_versions(Bucket=name, Prefix="a=")["Versions"]
+    assert [version["VersionId"] for version in listed] == versions[::-1]
+    with s3.get_object(Bucket=name, Key="a=ü/b", VersionId=versions[0])["Body"] as body:
+        assert body.read() == b"first"
     assert sqs.create_queue(QueueName=name)["QueueUrl"] == queue
     again = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
     assert {message["MessageId"] for message in again} == sent - {received[0]["MessageId"]}

@@ -84,7 +84,7 @@ class Inquiry:
             disputed, self._disputed = self._disputed, []
             if not disputed:
                 return
-            with snapshot(self._connection) as view:
+            with snapshot(self._connection, shared=True) as view:
                 self.look(view, [self._anew(job, last=last) for job in disputed])
 
     def _anew(self, job: ColdJob, *, last: bool) -> ColdJob:

@@ -24,6 +24,7 @@ def remember() -> None:
 
     # By default every LocalStack of the machine keeps its objects in one directory below /tmp.
     s3_provider.DEFAULT_S3_TMP_DIR = str(Path(tempfile.gettempdir()) / "s3")
+    durable_buckets.install()
     sqs_mapping.install()
     provider_utils.generate_default_name = stable_name
     ApigwRestApiIdentifier.generate = _StableApiIds(ApigwRestApiIdentifier.generate)
