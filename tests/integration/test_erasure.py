@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 from prooftrail import erasure, holds, segments
 from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.cli import app
+from prooftrail.erasure import hot
+from prooftrail.erasure import rows as erased_rows
 from prooftrail.event import OWN_TENANT
 from prooftrail.ledger import entry, merkle
 from prooftrail.store import COLUMNS, Store, from_row
@@ -136,7 +138,7 @@ def assert_every_leaf_derives(database: LogDatabase, bucket: str) -> None:
                 row["tenant"] = tenant
                 rows.append(tuple(row[name] for name in (*COLUMNS, "salt", "commitments")))
     for *columns, salts, kept in rows:
-        statement = erasure._parsed(from_row(columns)).statement()
+        statement = erased_rows.parsed(from_row(columns)).statement()
         assert entry.leaf(statement, salts, kept) == leaves.pop((columns[0], columns[2], columns[3])), columns[4]
     assert leaves == {}
 
@@ -252,7 +254,7 @@ def test_the_log_says_what_was_erased_and_not_of_whom(
 def test_many_entries_are_told_in_several_events(
     database: LogDatabase, ingesting: Ingesting, erase: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasure, "_RANGES", 2)
+    monkeypatch.setattr(hot, "_RANGES", 2)
     ingesting(sqs(*(of_person() if number % 2 else native() for number in range(10))))
     assert "is done: 5 events" in erase("--actor", PERSON, "--no-rewrite").output
     told = database.admin.execute(
@@ -597,7 +599,7 @@ def test_merkle_proofs_are_made_of_what_erasure_does_not_touch() -> None:
     leaf = entry.leaf(statement, salts)
     kept = entry.pack(entry.commitments(statement, salts))
     for part, left in (("actor", statement._replace(actor=None)), ("target", statement._replace(target=None))):
-        remaining = erasure._salts_left(salts, part)  # type: ignore[arg-type]
+        remaining = erased_rows.salts_left(salts, part)  # type: ignore[arg-type]
         gone = left._replace(private=b"")
         assert entry.leaf(gone, remaining, kept) == leaf
         assert entry.pack(entry.commitments(gone, remaining, kept)) == kept
