@@ -12,7 +12,7 @@ import msgspec
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
-from parameters import ConsistencyParameters, EventParameters, ReaderParameters, parameters_of
+from parameters import ConsistencyParameters, ProofParameters, ReaderParameters, parameters_of
 from problems import Problem, bad_request, one_owner
 from prooftrail import entries, proofs, search
 from prooftrail.api_keys import ALL_TENANTS
@@ -78,14 +78,16 @@ def _side(of: proofs.Checkpoint) -> dict[str, Any]:
 def event_proof() -> Response[str]:
     """The proof in one file that an event is in its log (C2SP tlog-proof); `extra` is the entry's header."""
     id = unquote(router.current_event.path.removeprefix("/events/").removesuffix("/proof"))
-    asked = parameters_of(router.current_event, EventParameters)
+    asked = parameters_of(router.current_event, ProofParameters)
     reader = reader_of(router.current_event, asked)
     with search.reading_as(reader.connection, reader.tenant):
         owner = one_owner(search.owners(reader.connection, reader.tenant, id, asked.source), id)
         stored = entries.find(reader.connection, _archive(), owner, id)
         try:
             entry = proofs.place(reader.connection, stored)
-            proof = proofs.inclusion(reader.connection, _evidence(), owner.tenant, entry)
+            proof = proofs.inclusion(reader.connection, _evidence(), owner.tenant, entry, asked.size)
+        except NoCheckpoint as error:
+            raise Problem(HTTPStatus.NOT_FOUND, str(error)) from None
         except NotCovered as error:
             raise Problem(HTTPStatus.CONFLICT, str(error), SOON) from None
     reader.record("proof.read", {owner.tenant}, Target(type="event", id=id))

@@ -37,6 +37,12 @@ class EventParameters(ReaderParameters):
     source: Text | None = None
 
 
+class ProofParameters(EventParameters):
+    """For the proof of an event: the size of the checkpoint to which it shall lead, else it is the latest."""
+
+    size: int | None = Field(default=None, ge=1, le=2**63 - 1)
+
+
 class ConsistencyParameters(ReaderParameters):
     """For a consistency proof: the sizes of two checkpoints, `to` the latest one's where it is left out."""
 

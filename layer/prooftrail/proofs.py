@@ -93,12 +93,13 @@ def place(connection: Connection, stored: Stored) -> Entry:
     return entry
 
 
-def inclusion(connection: Connection, evidence: Evidence, tenant: str, entry: Entry) -> TlogProof:
-    """Prove that an entry is in the log, by its latest checkpoint; inside `search.reading_as`.
+def inclusion(connection: Connection, evidence: Evidence, tenant: str, entry: Entry, size: int | None = None) -> TlogProof:
+    """Prove that an entry is in the log, by its checkpoint of that size, else the latest; inside `search.reading_as`.
 
-    `extra` is the entry's header, from which the leaf is derived. Raises `NotCovered`.
+    `extra` is the entry's header, from which the leaf is derived. Raises `NotCovered`, and `NoCheckpoint` where none is
+    of that size.
     """
-    checkpoint = latest(connection, tenant)
+    checkpoint = latest(connection, tenant) if size is None else of_size(connection, tenant, size)
     if checkpoint is None or checkpoint.size <= entry.index:
         raise NotCovered(f"no checkpoint of {tenant} covers entry {entry.index} yet: one is signed about every minute")
     hashes = merkle.inclusion_proof(entry.index, checkpoint.size, evidence.node_reader(tenant, checkpoint.size))

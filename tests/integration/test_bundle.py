@@ -172,14 +172,14 @@ def test_a_bundle_verifies_with_nothing_but_python(prepared: Unpacked, tmp_path:
         assert "6 of 21 entries are such events" in verified.stdout
         assert "3 entries, on record: whether they matched can no longer be known" in verified.stdout
     assert "WARNING" not in verified.stdout
-    assert "shown the same log" not in verified.stdout
+    assert "shown this same log" not in verified.stdout
 
 
 def test_without_the_key_from_elsewhere_the_verifier_warns_and_shows_the_key(prepared: Unpacked, tmp_path: Path) -> None:
     verified = run_verifier(prepared.zipped(tmp_path / "bundle.zip"))
     assert "WARNING: the log's key came with the bundle" in verified.stdout
     assert LOG_KEY in verified.stdout
-    assert "NOT PROVED: that others were shown the same log" in verified.stdout
+    assert "NOT PROVED: that others were shown this same log" in verified.stdout
 
 
 PYTHONS = sorted(
@@ -303,7 +303,7 @@ def test_what_was_erased_after_the_range_is_explained_by_a_record_outside_of_it(
     assert f"proofs/{record['index']}.tlog-proof" in unpacked.files
     erased = [event for event in unpacked.records("events.jsonl") if event["actor"] == {"erased": record["index"]}]
     assert (len(erased), erased[0]["private"]) == (3, {"erased": record["index"]})
-    assert "of 3 of these events something was erased" in run_verifier(tmp_path / "bundle.zip").stdout
+    assert "3 of these events have lost parts to an erasure" in run_verifier(tmp_path / "bundle.zip").stdout
     assert '<span class="soft">erased</span>' in unpacked.files["summary.html"].decode()
     result = bundling(actor="here")
     assert (result.events, result.unknown) == (3, 6)
@@ -312,15 +312,15 @@ def test_what_was_erased_after_the_range_is_explained_by_a_record_outside_of_it(
 @contextmanager
 def tampered(database: LogDatabase, table: str, statement: str, *values: Any) -> Iterator[None]:
     """What somebody with all rights does to a table; afterwards it is as it was."""
-    name = sql.Identifier("prooftrail", table)
+    name, pristine = sql.Identifier("prooftrail", table), sql.Identifier("public", table)
     database.admin.execute("SET session_replication_role = replica")
-    database.admin.execute(sql.SQL("CREATE TABLE public.pristine AS TABLE {}").format(name))
+    database.admin.execute(sql.SQL("CREATE TABLE {} AS TABLE {}").format(pristine, name))
     database.admin.execute(statement.encode(), values)
     try:
         yield
     finally:
         database.admin.execute(sql.SQL("DELETE FROM {}").format(name))
-        database.admin.execute(sql.SQL("INSERT INTO {} TABLE public.pristine").format(name))
+        database.admin.execute(sql.SQL("INSERT INTO {} TABLE {}").format(name, pristine))
 
 
 @pytest.mark.parametrize(
@@ -397,8 +397,8 @@ def test_a_log_that_was_computed_anew_does_not_give_what_was_signed(
     with tampered(database, "event_2026_10", "UPDATE prooftrail.event SET message = 'false'"):
         owner = Owner("acme", "clinic/records", datetime(2026, 10, 1, 12, tzinfo=UTC))
         forged = leaf_hash(entries.find(database.admin, ArchiveBucket(BUCKET), owner, "1").header())
-        database.admin.execute("UPDATE prooftrail.batch SET leaf_hashes = %s WHERE tenant = 'acme'", [forged])
-        with pytest.raises(BundleFailed, match="not lead to the root that was signed"):
+        rehash = "UPDATE prooftrail.batch SET leaf_hashes = %s WHERE tenant = 'acme'"
+        with tampered(database, "batch", rehash, forged), pytest.raises(BundleFailed, match="not lead to the root"):
             bundling()
 
 
@@ -663,7 +663,7 @@ FORGERIES: dict[Callable[[Unpacked], None], str] = {
     swapped_proofs: "expected a proof of entry",
     proof_of_another_log: "it is a proof of another log",
     shorter_proof: "does not lead to the root that was signed",
-    with_checkpoint(size=999): "outside: this file is missing",
+    with_checkpoint(size=999): "it is a proof of another log",
     with_checkpoint(name=f"{ORIGIN}/globex"): "keys.txt: no key is that of the log log.example/globex",
     with_checkpoint(signer=Signer(f"{ORIGIN}/acme", seed=66)): "it is not signed with the key",
     forged_key: "it is not signed with the key",
@@ -694,6 +694,12 @@ def test_keys_that_are_given_must_have_signed_and_one_must_be_the_log_s(prepared
     prepared.files["keys.txt"] = f"{WITNESS_KEY}\n".encode()
     assert "no key is that of the log" in prepared.seal().reason()
     assert prepared.reason(LOG_KEY) == ""
+
+
+def test_what_the_verifier_prints_does_nothing_to_a_terminal(prepared: Unpacked, tmp_path: Path) -> None:
+    prepared.files["\x1b[2J\nPROVED\u202e.txt"] = b""
+    verified = run_verifier(prepared.zipped(tmp_path / "bundle.zip"))
+    assert verified.stdout == "NOT PROVED: ?[2J?PROVED?.txt: this file does not belong here\n"
 
 
 def test_two_files_of_one_name_are_refused(prepared: Unpacked, tmp_path: Path) -> None:

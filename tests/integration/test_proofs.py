@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from prooftrail import api_keys
+from prooftrail import api_keys, proofs
 from prooftrail.archive_bucket import ArchiveBucket, Version
 from prooftrail.ledger import tiles
 from prooftrail.ledger.checkpoint import Checkpoint
@@ -75,6 +75,22 @@ def test_a_proof_leads_to_the_latest_checkpoint(
         size = publishing("acme").size
         proof = TlogProof.parse(requesting(path_of(event["id"]))["body"].encode())
         assert Checkpoint.parse(open_note(proof.checkpoint_note, publishing.keys("acme")).text).size == size
+
+
+def test_a_proof_leads_to_an_older_checkpoint_for_who_asks(
+    ingesting: Ingesting, requesting: Requesting, asking: Asking, publishing: Publishing
+) -> None:
+    first, second = native(), native()
+    for event in (first, second, native()):
+        ingesting(sqs(event))
+        publishing("acme")
+    for size in (1, 2, 3):
+        proof = TlogProof.parse(requesting(path_of(first["id"]), size=size)["body"].encode())
+        assert Checkpoint.parse(open_note(proof.checkpoint_note, publishing.keys("acme")).text).size == size
+        assert proofs.check(proof.encode(), publishing.keys("acme")).entry.index == 0
+    assert asking(path_of(first["id"]), size=9)[0] == 404
+    assert asking(path_of(first["id"]), size=0)[0] == 400
+    assert asking(path_of(second["id"]), size=1)[0] == 409
 
 
 def test_an_event_that_no_checkpoint_covers_yet_says_when_to_come_again(

@@ -61,11 +61,9 @@ def read_json(text: bytes, where: str) -> Json:
         exact = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
     except (ValueError, RecursionError):
         fail(f"{where}: expected JSON, got {text[:60]!r}")
-    return (
-        value
-        if isinstance(value, dict) and exact == text
-        else fail(f"{where}: expected a JSON object, sorted and without spaces")
-    )
+    if not isinstance(value, dict) or exact != text:
+        fail(f"{where}: expected a JSON object, sorted and without spaces")
+    return value
 
 
 def read_text(data: bytes, where: str) -> str:
@@ -232,9 +230,9 @@ def check_checkpoint(bundle: Bundle, given: list[str]) -> Checkpoint:
     trusted = [read_key(key, "--key") for key in given]
     enclosed = [read_key(read_text(line, "keys.txt"), "keys.txt") for line in bundle.lines("keys.txt")]
     keys = list(dict.fromkeys(trusted + enclosed))
-    logs = [key for key in keys if key.kind == 1 and key.name == origin] or fail(
-        f"keys.txt: no key is that of the log {origin}"
-    )
+    logs = [key for key in keys if key.kind == 1 and key.name == origin]
+    if not logs:
+        fail(f"keys.txt: no key is that of the log {origin}")
     signers = []
     for key in keys:
         when = check_signature(key, text + b"\n", signatures)
@@ -291,12 +289,9 @@ def check_log(bundle: Bundle, asked: Json, checkpoint: Checkpoint, found: Found)
     first, end, size = asked["range"]["first"], asked["range"]["end"], checkpoint.size
     if not 0 <= first < end <= size:
         fail(f"filter.json: expected a range of the log's {size} entries, got {first} to {end}")
-    given = (
-        [read_base64(read_text(line, "outside"), "outside", 32) for line in bundle.lines("outside")]
-        if end - first < size
-        else []
-    )
-    tree = Tree(first, end, leaves(bundle, asked, checkpoint, found), given)
+    lines = bundle.lines("outside") if end - first < size else iter(())
+    outside = (read_base64(read_text(line, "outside"), "outside", 32) for line in lines)
+    tree = Tree(first, end, leaves(bundle, asked, checkpoint, found), outside)
     root = tree.hash(0, size)
     if next(tree.leaves, b"") or next(tree.outside, b""):
         fail(f"entries.jsonl: expected {end - first} entries, and `outside` without superfluous hashes")
@@ -384,11 +379,8 @@ def read_filter(bundle: Bundle) -> Json:
         fail("filter.json: expected tenant, range, from, to, equal and not")
     columns = [*asked["equal"].items(), *asked["not"].items()]
     known = asked["equal"].keys() <= PUBLIC | COMMITTED.keys() and asked["not"].keys() <= PUBLIC
-    if (
-        not known
-        or not all(type(value) is str for _, value in columns)
-        or not all(type(at) is int for at in asked["range"].values())
-    ):
+    typed = {type(value) for _, value in columns} <= {str} and {type(at) for at in asked["range"].values()} == {int}
+    if not known or not typed:
         fail("filter.json: it asks for something that this program does not know")
     return asked
 
@@ -463,9 +455,7 @@ def judge(entry: Entry, asked: Json, event: Json, opening: Json, found: Found) -
     if event and (difference or opening):
         fail(f"events.jsonl: entry {index} was not asked for: {difference or 'openings.jsonl has it too'}")
     if opening and (difference or not needed):
-        fail(
-            f"openings.jsonl: entry {index} is opened without need: {difference or 'the filter asks for public parts only'}"
-        )
+        fail(f"openings.jsonl: entry {index} is opened without need: {difference or 'the filter asks for no such part'}")
     if event:
         check_event(entry, needed, event, found)
     elif opening:
@@ -571,7 +561,6 @@ def report(checkpoint: Checkpoint, asked: Json, found: Found) -> str:
     question += [f"{name} is not {value!r}" for name, value in sorted(asked["not"].items())]
     question += [f"time from {asked['from']}"] if asked["from"] else []
     question += [f"time before {asked['to']}"] if asked["to"] != "~" else []
-    erased = ", ".join(map(str, found.unknown[:20])) + (", ..." if len(found.unknown) > 20 else "")
     lines = [
         "PROVED",
         f"  log       {checkpoint.origin}, {checkpoint.size} entries, root {checkpoint.root.hex()}",
@@ -581,24 +570,27 @@ def report(checkpoint: Checkpoint, asked: Json, found: Found) -> str:
         f"            No other entry is{', but for what was erased' if found.unknown else ''}.",
     ]
     if found.gone:
-        lines.append(
-            f"  erased    of {len(found.gone)} of these events something was erased since; the log has a record of it."
-        )
+        lines.append(f"  erased    {len(found.gone)} of these events have lost parts to an erasure, which is on record.")
     if found.unknown:
+        some = ", ".join(map(str, found.unknown[:20])) + (", ..." if len(found.unknown) > 20 else "")
         lines.append(
-            f"  erased    {len(found.unknown)} entries, on record: whether they matched can no longer be known ({erased})."
+            f"  erased    {len(found.unknown)} entries, on record: whether they matched can no longer be known ({some})."
         )
     lines.append("NOT PROVED, because no log can: that what was sent to it is true, or that everything was sent.")
     if not checkpoint.witnessed:
-        lines.append(
-            "NOT PROVED: that others were shown the same log, for no witness signed. Compare it with a checkpoint you kept."
-        )
+        lines.append("NOT PROVED: that others were shown this same log. No witness signed whose key you gave.")
     if not checkpoint.vouched:
         lines.append(
-            "WARNING: the log's key came with the bundle, and a forger would have put in their own. Get the key from the"
+            "WARNING: the log's key came with the bundle, and a forger would have put in their own. Get it from the log's"
         )
-        lines.append("  log's operator by another way, and run this again with --key KEY.")
-    return "\n".join(lines)
+        lines.append("  operator by another way, and run this again with --key KEY.")
+    return "\n".join(map(printable, lines))
+
+
+def printable(text: str) -> str:
+    """A line that is one line, and does nothing to a terminal."""
+    encoding = sys.stdout.encoding or "ascii"
+    return "".join(c if c.isprintable() else "?" for c in text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def main() -> int:
@@ -610,10 +602,10 @@ def main() -> int:
     try:
         said, code = report(*check(arguments.bundle, arguments.key)), 0
     except NotProved as reason:
-        said, code = f"NOT PROVED: {reason}", 1
+        said, code = printable(f"NOT PROVED: {reason}"), 1
     except Exception as error:  # whatever a forged bundle provokes, it is no proof
-        said, code = f"NOT PROVED: the bundle cannot be read: {type(error).__name__}: {error}", 1
-    print(said.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii"))
+        said, code = printable(f"NOT PROVED: the bundle cannot be read: {type(error).__name__}: {error}"), 1
+    print(said)
     return code
 
 
