@@ -18,7 +18,7 @@ import erasures
 import log
 from parameters import EventParameters, EventsParameters, parameters_of
 from problems import Problem, bad_request, one_owner
-from prooftrail import search
+from prooftrail import aws, search
 from prooftrail.aws import AwsUnavailable
 from prooftrail.database import Connection
 from prooftrail.entries import EntryChanged, EntryMissing
@@ -110,9 +110,7 @@ def _database_health() -> dict[str, Any]:
 
 
 def _queue_health() -> dict[str, Any]:
-    import boto3  # loaded here alone: it costs a cold start more than all the rest
-
-    sqs = boto3.client("sqs")
+    sqs = aws.client("sqs")
 
     def depth(url: str, name: Literal["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]) -> int:
         return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
