@@ -55,8 +55,13 @@ def at(fetch: Fetch, size: int, time: datetime, column: str = "time") -> BinaryI
         raise NoParquet(f"expected a Parquet file of {size} bytes, got one that ends with {tail[-_END:]!r}")
     begin = size - _END - length
     footer = tail[-length - _END : -_END] if length + _END <= len(tail) else fetch(begin, begin + length)
-    reader = _Footer(footer)
-    wanted = [group for group in reader.row_groups(column) if group.least <= time <= group.greatest]
+    try:
+        reader = _Footer(footer)
+        wanted = [group for group in reader.row_groups(column) if group.least <= time <= group.greatest]
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
+        raise NoParquet(
+            f"expected a Parquet footer, got one in which something is not what it must be: {error!a}"
+        ) from error
     if not wanted:
         return None
     first, last = min(group.begin for group in wanted), max(group.end for group in wanted)
