@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 from threading import Event as Signal
 from threading import Thread
 from typing import Any
@@ -195,11 +196,13 @@ def test_segments_are_divided_by_bytes_too(database: LogDatabase, ingesting: Ing
     assert all(90_000 < segment.stored_bytes < 200_000 for segment in found)
 
 
+# The peak since the program began: ru_maxrss would count what the test's own process had when it forked.
 MEMORY = """
-import json, resource, archive
+import json, re, archive
 from prooftrail.invocation import Context
 summary = archive.handler({}, Context("archive", 300))
-print(json.dumps([summary["events"], summary["erased"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024]))
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) // 1024
+print(json.dumps([summary["events"], summary["erased"], peak]))
 """
 
 
@@ -213,6 +216,7 @@ def server() -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says how much memory a process had")
 def test_large_events_do_not_fill_the_memory_when_archived_or_erased(database: LogDatabase, server: str) -> None:
     """400 MB of events that do not compress, in segments of 128 MB: the function has 1.7 GB, and uses a fraction."""
     message = os.urandom(50_000).hex()
@@ -221,9 +225,9 @@ def test_large_events_do_not_fill_the_memory_when_archived_or_erased(database: L
             events = [native(time=OLD, message=f"{number} {message}", actor={"id": f"u{row % 10}"}) for row in range(100)]
             Store(connection).append([accepted(event) for event in events], [])
     boto3.client("s3", endpoint_url=server).create_bucket(Bucket="archive", ObjectLockEnabledForBucket=True)
-    assert measured(database, server, below=400)[0] == 4000
+    assert measured(database, server, below=300)[0] == 4000
     id = erasure.order(database.admin, "acme", "actor", "u3", "asked for")
-    assert measured(database, server, below=400)[1] == [id]
+    assert measured(database, server, below=300)[1] == [id]
     done = erasure.get(database.admin, id)
     assert done is not None
     assert done.entries == 400
