@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import sys
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -771,6 +772,19 @@ def test_a_long_summary_lists_some_and_says_how_many_more(
     bundling()
     page = Unpacked.of(tmp_path / "bundle.zip").files["summary.html"].decode()
     assert (page.count('<td class="time">'), "And 2 more" in page) == (3, True)
+
+
+def test_memory_does_not_grow_with_the_log(ingesting: Ingesting, publishing: Publishing, bundling: Bundling) -> None:
+    peaks = []
+    for batches in (3, 6):
+        for _ in range(batches):
+            ingesting(sqs(*(native(actor={"id": "other"}, message="x" * 500) for _ in range(1000))))
+        publishing("acme")
+        tracemalloc.start()
+        bundling(actor="dr-lee")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 1_000_000
 
 
 @pytest.fixture

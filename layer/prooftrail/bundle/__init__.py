@@ -159,7 +159,7 @@ def _in_order(connection: Connection, spool: Spool, question: Question) -> Itera
     expected = question.first
     for batch_id, first_index, leaf_hashes in _batches(connection, question):
         for item in spool.of_batch(batch_id):
-            index, leaf = first_index + item.position, leaf_hashes[item.position * 32 :][:32]
+            index, leaf = first_index + item.position, leaf_hashes[item.position * 32 : (item.position + 1) * 32]
             if not question.first <= index < question.end:
                 continue
             if index != expected:

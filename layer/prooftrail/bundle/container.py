@@ -13,7 +13,7 @@ from prooftrail import canonical
 
 FORMAT = "prooftrail-evidence-bundle/1"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same bundle, the same bytes
-_CHUNK = 1 << 20  # bytes
+_CHUNK = 1 << 16  # bytes
 
 
 class Container:

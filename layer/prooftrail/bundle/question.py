@@ -84,9 +84,9 @@ class Shown(NamedTuple):
 
 def shown(question: Question, stored: Stored) -> Shown:
     """Decide what has to be shown: everything of an event asked for, else no more than shows that it was not."""
-    opened = parts_of(stored)
     if not question.asks_for(stored.event):
         return Shown(is_event=False, parts={})
+    opened = parts_of(stored)
     needed = {COMMITTED[name]: value for name, value in question.equal.items() if name in COMMITTED}
     if not needed.keys() <= opened.keys():
         return Shown(is_event=False, parts={})

@@ -128,7 +128,7 @@ def check_files(bundle: Bundle) -> None:
     for name, expected in files.items():
         hashed, size = hashlib.sha256(), 0
         with bundle.open(name) as file:
-            for chunk in iter(lambda: file.read(1 << 20), b""):
+            for chunk in iter(lambda: file.read(1 << 16), b""):
                 hashed.update(chunk)
                 size += len(chunk)
         if expected != {"sha256": hashed.hexdigest(), "size": size}:
