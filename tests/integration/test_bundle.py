@@ -28,6 +28,7 @@ from prooftrail.bundle.question import Question, UnknownFilter
 from prooftrail.bundle.summary import Result
 from prooftrail.cli import app
 from prooftrail.entries import EntryChanged, EntryMissing
+from prooftrail.event import OWN_TENANT
 from prooftrail.ledger.merkle import leaf_hash
 from prooftrail.ledger.note import COSIGNATURE, UntrustedNote
 from prooftrail.proofs import NotCovered
@@ -809,6 +810,20 @@ def test_the_command_writes_a_bundle_and_the_log_says_so(
     assert Unpacked.of(file).reason(LOG_KEY) == ""
     (made,) = asking("/events", tenant="acme", source="prooftrail", action="bundle.make")[1]["events"]
     assert made["metadata"]["asked"]["equal"] == {"actor": "dr-lee", "action": "login"}
+
+
+def test_the_log_of_what_concerns_no_tenant_has_bundles_and_proofs_too(
+    ingesting: Ingesting, publishing: Publishing, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    ingesting(sqs("no event"))
+    publishing(OWN_TENANT)
+    keys = [option for key in publishing.keys(OWN_TENANT) for option in ("--key", str(key))]
+    told = run("bundle", "--tenant", OWN_TENANT, "-o", str(tmp_path / "own.zip"), *keys)
+    assert told.exit_code == 0, told.stderr
+    unpacked = Unpacked.of(tmp_path / "own.zip")
+    put = [json.loads(event["private"]["value"])["metadata"].get("reason") for event in unpacked.records("events.jsonl")]
+    assert "invalid-json" in put
+    assert unpacked.reason(keys[1]) == ""
 
 
 @pytest.mark.parametrize(

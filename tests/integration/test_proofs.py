@@ -11,9 +11,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from typer.testing import CliRunner
 
 from prooftrail import api_keys, proofs
 from prooftrail.archive_bucket import ArchiveBucket, Version
+from prooftrail.cli import app
 from prooftrail.ledger import tiles
 from prooftrail.ledger.checkpoint import Checkpoint
 from prooftrail.ledger.merkle import InvalidProof, leaf_hash, verify_consistency, verify_inclusion
@@ -141,6 +143,28 @@ def test_an_archived_event_has_a_proof_read_from_its_row_group_alone(
         assert checked(requesting(path_of(event["id"]), tenant="acme"), publishing)["id"] == event["id"]
         assert sum(fetched) < 180_000
         fetched.clear()
+
+
+def test_an_erased_event_has_a_proof_hot_and_archived_and_older_ones_stay_good(
+    *,
+    database: LogDatabase,
+    ingesting: Ingesting,
+    archiving: Archiving,
+    requesting: Requesting,
+    publishing: Publishing,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ingesting(sqs(native(id="hot"), native(id="cold", time="2020-01-01T00:00:00Z"), native(id="other", actor={"id": "x"})))
+    archiving()
+    publishing("acme")
+    before = [requesting(path_of(id))["body"] for id in ("hot", "cold")]
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    erase = ["erase", "--tenant", "acme", "--actor", "dr-lee", "--reason", "asked", "--yes", "--no-rewrite"]
+    assert CliRunner().invoke(app, erase).exit_code == 0
+    publishing("acme")
+    for id, older in zip(("hot", "cold"), before, strict=True):
+        assert checked(requesting(path_of(id)), publishing)["id"] == id
+        assert proofs.check(older.encode(), publishing.keys("acme")).entry.header
 
 
 def test_an_unknown_event_and_one_of_several_sources(

@@ -11,7 +11,7 @@ import msgspec
 from prooftrail import canonical
 from prooftrail.entries import Stored
 from prooftrail.errors import PermanentError
-from prooftrail.event import NOTHING, OWN_SOURCE, Event, canonical_time
+from prooftrail.event import NOTHING, OWN_SOURCE, OWN_TENANT, Event, canonical_time
 from prooftrail.ledger import entry
 
 # What a filter is called, as in the API, and where an event has it. These are public in the log.
@@ -38,7 +38,7 @@ class UnknownFilter(PermanentError):
 class Question(msgspec.Struct, frozen=True):
     """Events of one tenant with `since` <= time < `until` whose columns equal; `first` and `end` are leaf indexes.
 
-    Prooftrail's own events are not meant unless the source is asked for, as in the API.
+    Prooftrail's own events are not meant unless the source is asked for, as in the API, or the tenant is its own.
     """
 
     tenant: str
@@ -54,7 +54,7 @@ class Question(msgspec.Struct, frozen=True):
 
     def unequal(self) -> dict[str, str]:
         """The columns that must not equal."""
-        return {} if "source" in self.equal else {"source": OWN_SOURCE}
+        return {} if "source" in self.equal or self.tenant == OWN_TENANT else {"source": OWN_SOURCE}
 
     def encode(self) -> bytes:
         """What a bundle's filter.json says."""

@@ -20,7 +20,7 @@ from prooftrail.bundle.question import Question
 from prooftrail.cli.common import admin, checked_tenant, fail
 from prooftrail.database import Connection
 from prooftrail.errors import ProoftrailError
-from prooftrail.event import Event, Target, Time, own_event
+from prooftrail.event import OWN_TENANT, Event, Target, Time, own_event
 from prooftrail.evidence import Evidence
 from prooftrail.ledger.note import VerifierKey
 from prooftrail.search import Owner
@@ -48,7 +48,7 @@ def proof(
 ) -> None:
     """Write the proof that an event is in its log: one file, to be checked offline with the log's key."""
     with admin(READER) as connection:
-        with search.reading_as(connection, checked_tenant(tenant) if tenant else ALL_TENANTS):
+        with search.reading_as(connection, _log(tenant) if tenant else ALL_TENANTS):
             owner = _owner(connection, tenant, id, source)
             stored = entries.find(connection, ArchiveBucket(archive_bucket), owner, id)
             place = proofs.place(connection, stored)
@@ -61,6 +61,11 @@ def proof(
     else:
         out.write_bytes(made.encode())
         typer.echo(f"{out} proves that the event is entry {made.index} of the log of {owner.tenant}")
+
+
+def _log(tenant: str) -> str:
+    """Whose log: a tenant's, or that of what concerns none."""
+    return tenant if tenant == OWN_TENANT else checked_tenant(tenant)
 
 
 def _owner(connection: Connection, tenant: str, id: str, source: str) -> Owner:
@@ -109,7 +114,7 @@ def bundle(
 
     Whoever gets it checks it offline with nothing but Python. Without filters, it has every event of the log.
     """
-    owner = checked_tenant(tenant)
+    owner = _log(tenant)
     first, end = _range(span)
     with admin(READER) as connection:
         question = Question(owner, _filters(filters), _time("--from", since), _time("--to", until), first, end)
