@@ -173,7 +173,7 @@ def _go_on(
         inquiry.look(view, [job])
         current.done += inquiry.report.entries - done
         if isinstance(job, WalkJob):
-            _note_walk(current, inquiry)
+            _note_walk(connection, current, inquiry)
     return False
 
 
@@ -212,10 +212,11 @@ def _next_range(connection: Connection, current: Round) -> HotJob:
     return HotJob(Scope(first=first + 1 if first else None, end=current.batch + 1))
 
 
-def _note_walk(current: Round, inquiry: Inquiry) -> None:
-    """A walk that time cut off is gone on with; what else ended it is in its findings."""
+def _note_walk(connection: Connection, current: Round, inquiry: Inquiry) -> None:
+    """A walk that time cut off is gone on with; what else ended it before the head is in its findings."""
     walk = inquiry.walks[-1]
-    if walk.in_time or walk.findings or walk.broken:
+    head = connection.execute("SELECT size FROM prooftrail.log WHERE tenant = %s", [walk.tenant]).fetchone()
+    if head is None or walk.reached.size >= head[0] or walk.findings or walk.broken:
         current.tenant, current.place = walk.tenant, Place()
     else:
         current.place = Place.of(walk.reached)

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import msgspec
 from prooftrail import segments
 from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection
+from prooftrail.errors import ArchiveMismatch
 from prooftrail.event import OWN_TENANT
 from prooftrail.segments import Segment
 from prooftrail.verification import scan
@@ -109,9 +111,10 @@ def _in_object(connection: Connection, archive: ArchiveBucket, segment: Segment)
         file = Path(scratch, "segment.parquet")
         if fetch(archive, segment, file) is None:
             return []
-        return [
-            note for note in scan.cold(connection, [], segment, file, scan.Scope()).notes if note.action == "privacy.erase"
-        ]
+        with suppress(ArchiveMismatch):
+            found = scan.cold(connection, [], segment, file, scan.Scope())
+            return [note for note in found.notes if note.action == "privacy.erase"]
+    return []
 
 
 class Record(NamedTuple):

@@ -148,6 +148,8 @@ def cold(connection: Connection, months: Iterable[date], segment: Segment, file:
     stored = (row for batch in parquet.batches(file) for row in rows.from_parquet(batch, segment.tenant))
     asked_for = stored if wanted is None else (row for row in stored if row[BATCH] in wanted)
     compare(found, known, _with_keys(connection, asked_for), segment.object_key)
+    if wanted is None and found.entries != segment.event_count:
+        found.findings.append(_wrong_count(segment, found.entries))
     found.partly |= _close(found, known)
     ids = [seen.batch.id for seen in known.values() if seen.batch.id not in found.partly]
     found.doubtful = sorted(_in_partitions(connection, months, ids) | _archived(connection, ids, besides=segment.id))
@@ -316,6 +318,17 @@ def _close(found: Scan, known: Known) -> dict[int, bytes]:
             if (least, greatest) != (batch.min_time, batch.max_time):
                 found.findings.append(_wrong_times(batch, least, greatest))
     return absent
+
+
+def _wrong_count(segment: Segment, entries: int) -> Finding:
+    return Finding(
+        kind="segment",
+        tenant=segment.tenant,
+        where=segment.object_key,
+        column="event_count",
+        expected=str(entries),
+        found=str(segment.event_count),
+    )
 
 
 _PRESENT = bytes([0, *[1] * 255])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from psycopg import sql
 from prooftrail import parquet, segments
 from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection
+from prooftrail.errors import ArchiveMismatch
 from prooftrail.segments import Segment
 from prooftrail.verification.diagnosis import Place
 from prooftrail.verification.findings import Finding
@@ -67,8 +69,9 @@ def _in_object(archive: ArchiveBucket | None, segment: Segment, unread: list[Seg
         if archive is None or fetch(archive, segment, file) is None:
             unread.append(segment)
             return
-        for batch in parquet.batches(file):
-            yield from map(Place, batch.column("batch_id").to_pylist(), batch.column("position").to_pylist())
+        with suppress(ArchiveMismatch):  # no Parquet, as the scan of it says: so nothing of it is there
+            for batch in parquet.batches(file):
+                yield from map(Place, batch.column("batch_id").to_pylist(), batch.column("position").to_pylist())
 
 
 def _doubled(batch: Batch, place: Place, where: set[str]) -> Finding:
