@@ -22,7 +22,8 @@ ENV ?= prod
 RUN := .venv/bin
 SAM := $(UV) run --quiet --isolated --only-group sam sam
 SIGNERS := functions/checkpoint/requirements.txt functions/witness/requirements.txt
-REQUIREMENTS := layer/requirements.txt functions/query/requirements.txt functions/archive/requirements.txt $(SIGNERS)
+REQUIREMENTS := layer/requirements.txt functions/query/requirements.txt functions/archive/requirements.txt \
+	functions/verify/requirements.txt $(SIGNERS)
 EXPORT := $(UV) export --frozen --no-default-groups --no-emit-project --no-header --no-annotate --quiet
 export UV_PYTHON := $(PYTHON)
 
@@ -73,6 +74,9 @@ print-layer/requirements.txt:
 
 print-functions/query/requirements.txt print-functions/archive/requirements.txt: print-functions/%/requirements.txt:
 	@$(EXPORT) --extra $* --prune aws-lambda-powertools --prune msgspec --prune psycopg
+
+print-functions/verify/requirements.txt:
+	@$(EXPORT) --extra archive --extra signing --prune aws-lambda-powertools --prune msgspec --prune psycopg
 
 $(addprefix print-,$(SIGNERS)):
 	@$(EXPORT) --extra signing --prune aws-lambda-powertools --prune msgspec --prune psycopg

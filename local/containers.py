@@ -22,6 +22,7 @@ FUNCTIONS = {
     "QueryFunction": "prooftrail_query",
     "ArchiveFunction": "prooftrail_archive",
     "CheckpointFunction": "prooftrail_checkpoint",
+    "VerifyFunction": "prooftrail_verify",
 }
 DESKTOP = "host.docker.internal"  # by which Docker Desktop's containers reach even the loopback
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -27,6 +28,7 @@ from prooftrail.event import Target
 from prooftrail.telemetry import logger
 from reader import connect, database, own_settings, reader_of
 
+LONGEST_SILENCE = timedelta(hours=1)  # of continuous verification, which is scheduled every quarter of it
 PAGE_BYTES = 2_000_000  # of events in one answer; escaped once more it must stay below Lambda's 6 MB
 
 app = APIGatewayRestResolver()
@@ -89,7 +91,11 @@ def event() -> Response[str]:
 @app.get("/health")
 def health() -> Response[str]:
     """Whether the database answers and how much waits in the queues; 503 where something is wrong. Needs no key."""
-    checks = {"database": _checked(_database_health), "queue": _checked(_queue_health)}
+    checks = {
+        "database": _checked(_database_health),
+        "queue": _checked(_queue_health),
+        "verification": _checked(_verification_health),
+    }
     well = all(check["status"] == "ok" for check in checks.values())
     status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
     return _json({"status": "ok" if well else "failing", **checks}, status)
@@ -107,6 +113,21 @@ def _database_health() -> dict[str, Any]:
     began = time.monotonic()
     connect()  # which asks the server whether it is there
     return {"milliseconds": round((time.monotonic() - began) * 1000, 1)}
+
+
+def _verification_health() -> dict[str, Any]:
+    """What continuous verification said last; it fails on findings, and on silence."""
+    verdict = connect().execute("SELECT * FROM prooftrail.verification_verdict()").fetchone()
+    if verdict is None:
+        raise LookupError("the database has not been migrated")
+    verified_at, until, findings, unchecked, waiting_since = verdict
+    silent = datetime.now(UTC) - waiting_since > LONGEST_SILENCE
+    said = {"verified_at": verified_at, "history_verified_until": until, "unchecked": unchecked or None}
+    return {
+        "status": "failing" if findings or silent else "ok",
+        "findings": findings,
+        **{name: value for name, value in said.items() if value is not None},
+    }
 
 
 def _queue_health() -> dict[str, Any]:

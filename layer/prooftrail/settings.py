@@ -58,6 +58,16 @@ class CheckpointSettings(DatabaseSettings, frozen=True, rename="upper", kw_only=
     checkpoint_seconds: int = 20  # from one look for unsigned batches to the next
 
 
+class VerifySettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True):
+    """For the verify function."""
+
+    prooftrail_evidence_bucket: str
+    prooftrail_archive_bucket: str
+    log_origin: str
+    signing_keys: str  # ARNs, whose public keys checkpoints are verified with
+    verify_every_days: float = 7  # in which all of history is derived anew
+
+
 class WitnessSettings(msgspec.Struct, frozen=True, rename="upper", kw_only=True):
     """For the witness function."""
 

@@ -18,6 +18,7 @@ import checkpoint
 import ingest
 import log
 import query
+import verify
 import reader
 from prooftrail import api_keys, signing
 from prooftrail.evidence import Evidence
@@ -166,6 +167,24 @@ def checkpointing(
     with fresh(checkpoint):
         yield call
         checkpoint._database().discard()
+    signing.keys.cache_clear()
+
+
+@pytest.fixture
+def verifying(
+    database: LogDatabase, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Run the verify function through its handler; returns its summary."""
+
+    def call(seconds: float = 600) -> dict[str, Any]:
+        monkeypatch.setenv("DATABASE_URL", database.url_of("verify"))
+        answer: dict[str, Any] = verify.handler({"source": "aws.events"}, Context("verify", seconds))
+        return answer
+
+    signing.keys.cache_clear()
+    with fresh(verify):
+        yield call
+        verify._database().discard()
     signing.keys.cache_clear()
 
 

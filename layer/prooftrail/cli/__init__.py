@@ -50,6 +50,7 @@ class Function(StrEnum):
     query = "query"
     archive = "archive"
     checkpoint = "checkpoint"
+    verify = "verify"
 
 
 @app.command()
