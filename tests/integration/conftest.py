@@ -18,8 +18,8 @@ import checkpoint
 import ingest
 import log
 import query
-import verify
 import reader
+import verify
 from prooftrail import api_keys, signing
 from prooftrail.evidence import Evidence
 from prooftrail.invocation import Context

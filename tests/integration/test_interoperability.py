@@ -18,6 +18,7 @@ from tests.trees import Signer
 
 
 def test_bucket_and_proofs_of_a_log_are_accepted_and_not_once_tampered_with(
+    *,
     ingesting: Callable[..., list[str]],
     checkpointing: Callable[..., dict[str, Any]],
     requesting: Callable[..., dict[str, Any]],

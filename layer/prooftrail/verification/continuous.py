@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,6 +24,7 @@ from prooftrail.verification.inquiry import Inquiry, Report
 from prooftrail.verification.scan import Scope
 from prooftrail.verification.session import ColdJob, HotJob, Job, View, WalkJob, snapshot
 from prooftrail.verification.signed import Authority, Published
+from prooftrail.verification.walk import Walk
 
 UNIT = 100_000  # entries of one job, about, and the fewest of history that a run with time left derives
 AHEAD = timedelta(days=1)  # by which a round is ahead of its pace, so that a day without runs does not make it late
@@ -77,15 +79,14 @@ def run(
 
     Raises `AwsUnavailable` where a bucket cannot be reached.
     """
-    began_at = datetime.now(UTC)
-    progress = _read(connection)
-    inquiry = Inquiry(connection, authority, archive, deadline=deadline)
+    began_at, progress = datetime.now(UTC), _read(connection)
     published = signed.published(authority, _tenants(connection, authority), every=False)
+    inquiry = Inquiry(connection, authority, archive, deadline=deadline)
     inquiry.report.add(published.findings)
     with snapshot(connection) as view:
-        _look_at_news(connection, view, inquiry, progress, authority, published)
-        whole = _go_on(connection, view, inquiry, progress, authority, published, deadline, days)
-        if whole:
+        this = _Run(connection, view, inquiry, progress, authority, published)
+        this.look_at_news()
+        if this.go_on(deadline, days):
             inquiry.compare_quarantine(explained.quarantined(connection))
     inquiry.look_again()
     if inquiry.has_questions():
@@ -100,41 +101,102 @@ def _tenants(connection: Connection, authority: Authority) -> list[str]:
     return sorted(known | set(authority.evidence.tenants()))
 
 
-def _look_at_news(
-    connection: Connection, view: View, inquiry: Inquiry, progress: Progress, authority: Authority, published: Published
-) -> None:
-    """Walk on along each log, and derive the entries on the way; a log that is not as it must be is walked again next time."""
-    for tenant in sorted(published.signed):
-        start = progress.logs.get(tenant, Place()).read()
-        inquiry.look(view, [_walk(connection, inquiry, tenant, start, authority, published)])
-        walk = inquiry.walks[-1]
-        inquiry.look(view, _entries(connection, tenant, start.size, walk.reached.size))
-        if not walk.findings and walk.broken is None:
-            progress.logs[tenant] = Place.of(walk.reached)
+class _Run(NamedTuple):
+    """One run in its snapshot; `progress` is what the next one begins from."""
+
+    connection: Connection
+    view: View
+    inquiry: Inquiry
+    progress: Progress
+    authority: Authority
+    published: Published
+
+    def look_at_news(self) -> None:
+        """Walk on along each log and derive the entries on the way; one that is not as it must be is walked again."""
+        for tenant in sorted(self.published.signed):
+            start = self.progress.logs.get(tenant, Place()).read()
+            walk = self._walk(tenant, start)
+            self.inquiry.look(self.view, self._entries(tenant, start.size, walk.reached.size))
+            if not walk.findings and walk.broken is None:
+                self.progress.logs[tenant] = Place.of(walk.reached)
+
+    def go_on(self, deadline: float, days: float) -> bool:
+        """Go on with the round as far as it is due; says whether this run alone went through all of history."""
+        report, before = self.inquiry.report, self.inquiry.report.entries
+        began_here = self.progress.round is None
+        current = self.progress.round = self.progress.round or self._new_round()
+        while time.monotonic() < deadline and (
+            report.entries - before < UNIT or current.done < current.due(datetime.now(UTC), days)
+        ):
+            done = report.entries
+            if not self._step(current):
+                self.progress.verified_until, self.progress.round = current.began_at, None
+                return began_here
+            current.done += report.entries - done
+        return False
+
+    def _new_round(self) -> Round:
+        row = self.connection.execute("SELECT coalesce(sum(size), 0) FROM prooftrail.log").fetchone()
+        assert row is not None
+        return Round(began_at=datetime.now(UTC), entries=int(row[0]))
+
+    def _step(self, current: Round) -> bool:
+        """Do what the round has to do next; false when it is through."""
+        if not current.hot_is_done:
+            self.inquiry.look(self.view, [self._next_range(current)])
+            return True
+        for segment in segments.archived(self.connection, None):
+            if segment.id > current.segment:
+                current.segment = segment.id
+                self.inquiry.look(self.view, [ColdJob(segment, Scope())])
+                return True
+        for tenant in sorted(self.published.signed):
+            if tenant > current.tenant:
+                self._walk_history(current, tenant)
+                return True
+        return False
+
+    def _next_range(self, current: Round) -> HotJob:
+        """The next batches; the last range has no end, so that rows of no batch are come upon too."""
+        rows = self.connection.execute(
+            "SELECT id, event_count FROM prooftrail.batch WHERE id > %s ORDER BY id LIMIT %s", [current.batch, UNIT]
+        ).fetchall()
+        first = current.batch + 1 if current.batch else None
+        parts = list(_units(rows))
+        if len(parts) <= 1:
+            current.hot_is_done = True
+            return HotJob(Scope(first=first))
+        current.batch = parts[0][-1]
+        return HotJob(Scope(first=first, end=current.batch + 1))
+
+    def _walk_history(self, current: Round, tenant: str) -> None:
+        """Walk on from where time cut the walk off; what else ended it before the head is in its findings."""
+        walk = self._walk(tenant, current.place.read())
+        head = self.connection.execute("SELECT size FROM prooftrail.log WHERE tenant = %s", [tenant]).fetchone()
+        if head is None or walk.reached.size >= head[0] or walk.findings or walk.broken:
+            current.tenant, current.place = tenant, Place()
+        else:
+            current.place = Place.of(walk.reached)
+
+    def _walk(self, tenant: str, start: Frontier) -> Walk:
+        known, findings = signed.remembered(self.connection, tenant, start.size, self.authority, self.published.notes)
+        self.inquiry.report.add(findings)
+        self.inquiry.look(self.view, [WalkJob(tenant, start, (*self.published.signed.get(tenant, ()), *known))])
+        return self.inquiry.walks[-1]
+
+    def _entries(self, tenant: str, first: int, end: int) -> Iterator[Job]:
+        """Jobs that derive what a log has from one index to another."""
+        rows = self.connection.execute(
+            """
+            SELECT id, event_count FROM prooftrail.batch
+            WHERE tenant = %s AND first_index >= %s AND first_index < %s ORDER BY first_index
+            """,
+            [tenant, first, end],
+        ).fetchall()
+        return (HotJob(Scope(only=tuple(ids))) for ids in _units(rows))
 
 
-def _walk(
-    connection: Connection, inquiry: Inquiry, tenant: str, start: Frontier, authority: Authority, published: Published
-) -> WalkJob:
-    known, findings = signed.remembered(connection, tenant, start.size, authority, published.notes)
-    inquiry.report.add(findings)
-    return WalkJob(tenant, start, (*published.signed.get(tenant, ()), *known))
-
-
-def _entries(connection: Connection, tenant: str, first: int, end: int) -> Iterator[Job]:
-    """Jobs that derive what a log has from one index to another."""
-    rows = connection.execute(
-        """
-        SELECT id, event_count FROM prooftrail.batch
-        WHERE tenant = %s AND first_index >= %s AND first_index < %s ORDER BY first_index
-        """,
-        [tenant, first, end],
-    ).fetchall()
-    for ids in _units(rows):
-        yield HotJob(Scope(only=tuple(ids)))
-
-
-def _units(rows: list[tuple[int, int]]) -> Iterator[list[int]]:
+def _units(rows: list[tuple[Any, ...]]) -> Iterator[list[int]]:
     """Batches, given by id and number of entries, in parts of about `UNIT` entries."""
     ids: list[int] = []
     entries = 0
@@ -146,80 +208,6 @@ def _units(rows: list[tuple[int, int]]) -> Iterator[list[int]]:
             ids, entries = [], 0
     if ids:
         yield ids
-
-
-def _go_on(
-    connection: Connection,
-    view: View,
-    inquiry: Inquiry,
-    progress: Progress,
-    authority: Authority,
-    published: Published,
-    deadline: float,
-    days: float,
-) -> bool:
-    """Go on with the round as far as it is due; says whether this run alone went through all of history."""
-    began_here = progress.round is None
-    current = progress.round = progress.round or _new_round(connection)
-    before = inquiry.report.entries
-    while time.monotonic() < deadline and (
-        inquiry.report.entries - before < UNIT or current.done < current.due(datetime.now(UTC), days)
-    ):
-        done = inquiry.report.entries
-        job = _next_job(connection, inquiry, current, authority, published)
-        if job is None:
-            progress.verified_until, progress.round = current.began_at, None
-            return began_here
-        inquiry.look(view, [job])
-        current.done += inquiry.report.entries - done
-        if isinstance(job, WalkJob):
-            _note_walk(connection, current, inquiry)
-    return False
-
-
-def _new_round(connection: Connection) -> Round:
-    row = connection.execute("SELECT coalesce(sum(size), 0) FROM prooftrail.log").fetchone()
-    assert row is not None
-    return Round(began_at=datetime.now(UTC), entries=int(row[0]))
-
-
-def _next_job(
-    connection: Connection, inquiry: Inquiry, current: Round, authority: Authority, published: Published
-) -> Job | None:
-    """What the round has to do next, None when it is through. All but walks count as done from here on."""
-    if not current.hot_is_done:
-        return _next_range(connection, current)
-    segment = next((item for item in segments.archived(connection, None) if item.id > current.segment), None)
-    if segment is not None:
-        current.segment = segment.id
-        return ColdJob(segment, Scope())
-    tenant = next((name for name in sorted(published.signed) if name > current.tenant), None)
-    if tenant is None:
-        return None
-    return _walk(connection, inquiry, tenant, current.place.read(), authority, published)
-
-
-def _next_range(connection: Connection, current: Round) -> HotJob:
-    """The next batches; the last range has no end, so that rows of no batch are come upon too."""
-    rows = connection.execute(
-        "SELECT id, event_count FROM prooftrail.batch WHERE id > %s ORDER BY id LIMIT %s", [current.batch, UNIT]
-    ).fetchall()
-    first, parts = current.batch, list(_units(rows))
-    if len(parts) <= 1:
-        current.hot_is_done = True
-        return HotJob(Scope(first=first + 1 if first else None))
-    current.batch = parts[0][-1]
-    return HotJob(Scope(first=first + 1 if first else None, end=current.batch + 1))
-
-
-def _note_walk(connection: Connection, current: Round, inquiry: Inquiry) -> None:
-    """A walk that time cut off is gone on with; what else ended it before the head is in its findings."""
-    walk = inquiry.walks[-1]
-    head = connection.execute("SELECT size FROM prooftrail.log WHERE tenant = %s", [walk.tenant]).fetchone()
-    if head is None or walk.reached.size >= head[0] or walk.findings or walk.broken:
-        current.tenant, current.place = walk.tenant, Place()
-    else:
-        current.place = Place.of(walk.reached)
 
 
 def _read(connection: Connection) -> Progress:
