@@ -23,7 +23,8 @@ from prooftrail.ledger.canonical import NotCanonical
 from tests.conftest import DATA
 
 VECTORS = DATA / "jcs" / "testdata"
-MANY = settings(max_examples=int(os.environ.get("PROOFTRAIL_TEST_DOCUMENTS", "1000")), deadline=None)
+PARTS = 4  # for as many processes
+MANY = settings(max_examples=int(os.environ.get("PROOFTRAIL_TEST_DOCUMENTS", "1000")) // PARTS, deadline=None)
 
 both_ways = pytest.mark.parametrize("encode", [exact.encode, canonical.encode], ids=["exact", "fast"])
 
@@ -50,9 +51,11 @@ def test_the_vectors_of_the_standard_hold_to_the_byte(file: Path, encode: Callab
     assert encode(json.loads(file.read_bytes())) == expected
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 @MANY
-@given(documents)
-def test_both_ways_agree_with_a_second_implementation(document: Any) -> None:
+@given(document=documents)
+def test_both_ways_agree_with_a_second_implementation(document: Any, part: int) -> None:
+    assert part < PARTS
     assert canonical.encode(document) == exact.encode(document) == rfc8785.dumps(document)
 
 
