@@ -31,7 +31,7 @@ if "DATABASE_URL" in os.environ:
     os.environ[SERVER_VARIABLE] = os.environ["DATABASE_URL"]
 
 # Parallel workers read the latter two.
-KEPT = {"PROOFTRAIL_STATE_DIR", "PROOFTRAIL_TEST_DATA", "PROOFTRAIL_TEST_DOCUMENTS"}
+KEPT = {"PROOFTRAIL_STATE_DIR", "PROOFTRAIL_TEST_DATA", "PROOFTRAIL_TEST_DOCUMENTS", "PROOFTRAIL_TEST_ROWS"}
 
 # Tests must not depend on what the developer's shell has set; functions read all of these.
 for name in list(os.environ):

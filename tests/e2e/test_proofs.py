@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from urllib.parse import quote
@@ -63,4 +64,5 @@ def test_events_hot_and_archived_are_proved_through_the_api_and_in_a_bundle(syst
     prooftrail(system, "bundle", "--tenant", TENANT, "--filter", "actor=dr-lee", "-o", str(file))
     verified = run_verifier(file, "--key", str(key))
     assert (verified.returncode, verified.stderr) == (0, ""), verified.stdout
-    assert f"{len(events)} of {checkpoint.size} entries are such events" in verified.stdout
+    # The schedule may have signed for the proofs just read meanwhile, which are events too.
+    assert re.search(rf"\b{len(events)} of \d+ entries are such events", verified.stdout)
