@@ -16,7 +16,7 @@ from prooftrail import segments
 from prooftrail.database import Connection
 from prooftrail.ledger.merkle import Frontier
 from prooftrail.store import COLUMNS
-from prooftrail.verification import rows
+from prooftrail.verification import rows, scan
 from tests.factories import native
 
 JSON = ("before", "after", "metadata")
@@ -189,11 +189,10 @@ def _rows_of(admin: Connection, batch: int) -> list[rows.Row]:
     """The rows of a batch, which get positions without a gap."""
     condition = sql.SQL("event.batch_id = {}").format(sql.Literal(batch))
     found: list[rows.Row] = []
-    for month in segments.months(admin):
-        query = rows.query(sql.Identifier("prooftrail", f"event_{month:%Y_%m}"), condition)
-        with admin.cursor() as cursor, cursor.copy(query) as lines:
-            found += map(rows.parse, lines)
-    found.sort(key=lambda row: int(row[rows.POSITION] or 0))
+    with admin.transaction():
+        for month in segments.months(admin):
+            found += scan.stored(admin, month, condition)
+    found.sort(key=lambda row: int(row[rows.POSITION]))
     for position, row in enumerate(found):
         admin.execute(
             "UPDATE prooftrail.event SET position = %s WHERE batch_id = %s AND position = %s",
@@ -205,7 +204,7 @@ def _rows_of(admin: Connection, batch: int) -> list[rows.Row]:
 def _leaf_again(admin: Connection, row: rows.Row) -> bytes:
     derived = rows.derive(row)
     admin.execute(
-        "UPDATE prooftrail.event_key SET digest = decode(%s, 'hex') WHERE tenant = %s AND id = %s AND source = %s",
+        "UPDATE prooftrail.event_key SET digest = %s WHERE tenant = %s AND id = %s AND source = %s",
         [derived.digest, *(row[rows.AT[name]] for name in ("tenant", "id", "source"))],
     )
     return derived.leaf

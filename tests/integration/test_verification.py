@@ -316,7 +316,7 @@ def commitments(database: LogDatabase, place: tuple[int, int]) -> str:
     with database.admin.transaction():
         (suspect,) = scan.rows_at(database.admin, segments.months(database.admin), [place])
     said = rows.statement(suspect.row)
-    return entry.pack(entry.commitments(said, bytes.fromhex(suspect.row[rows.SALT] or ""))).hex()
+    return entry.pack(entry.commitments(said, suspect.row[rows.SALT])).hex()
 
 
 def test_a_cut_tail_is_found_by_what_was_signed(victim: LogDatabase, authority: Authority) -> None:

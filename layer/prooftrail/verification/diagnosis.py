@@ -39,10 +39,17 @@ class Repair(NamedTuple):
 
     place: Place
     column: str | None = None
-    value: str | None = None
+    value: Any = None
 
 
-def repair(row: Row, wanted: Mapping[bytes, Place], hints: Mapping[str, Sequence[str | None]]) -> Repair | None:
+def as_text(value: Any) -> str | None:
+    """A column's value as findings show it."""
+    if value is None or isinstance(value, str):
+        return value
+    return value.hex() if isinstance(value, bytes) else repr(value)
+
+
+def repair(row: Row, wanted: Mapping[bytes, Place], hints: Mapping[str, Sequence[Any]]) -> Repair | None:
     """Find the change that makes the row one of the entries that are `wanted` (by their leaves), if it is a simple one.
 
     `hints` are likely values by column: what a key says, what other rows hold.
@@ -65,25 +72,28 @@ def suspects(row: Row) -> tuple[str, ...]:
     return (*_COMMITTED, "salt")
 
 
+def replaced(row: Row, at: int, value: Any) -> Row:
+    """The row with another value in a column."""
+    return (*row[:at], value, *row[at + 1 :])
+
+
 class _Trial:
     """A row of which one column is changed on trial; only the part that the column is in is encoded anew."""
 
     def __init__(self, row: Row) -> None:
         self._row = row
-        self._salts = bytes.fromhex(row[rows.SALT] or "")
-        self._kept = None if row[rows.COMMITMENTS] is None else bytes.fromhex(row[rows.COMMITMENTS] or "")
+        self._salts = row[rows.SALT] or b""
+        self._kept = row[rows.COMMITMENTS]
         self._said = _parts(row, Statement(b"", None, None, b""), range(len(FIELDS)))
 
-    def leaf(self, at: int | None = None, value: str | None = None) -> bytes:
+    def leaf(self, at: int | None = None, value: Any = None) -> bytes:
         """The leaf of the row, or of the row with `value` in the column `at`; empty where it has none."""
         if at is None:
             said, salts = self._said, self._salts
         elif at == rows.SALT:
-            said, salts = self._said, bytes.fromhex(value or "")
+            said, salts = self._said, value
         else:
-            changed = self._row.copy()
-            changed[at] = value
-            said, salts = _parts(changed, self._said, [at]), self._salts
+            said, salts = _parts(replaced(self._row, at, value), self._said, [at]), self._salts
         return entry.leaf(said, salts, self._kept) if len(salts) == entry.SALTS else b""
 
 
@@ -110,9 +120,9 @@ def _part(at: int) -> str:
     return {"actor_id": "actor", "target_id": "target"}.get(name) or ("public" if name in PUBLIC else "private")
 
 
-def _candidates(row: Row, hints: Mapping[str, Sequence[str | None]]) -> Iterator[tuple[str, str | None]]:
+def _candidates(row: Row, hints: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, Any]]:
     """What may have been there, the likeliest first."""
-    by_length = sorted(_COMMITTED, key=lambda name: len(row[AT[name]] or ""))
+    by_length = sorted(_COMMITTED, key=lambda name: len(as_text(row[AT[name]]) or ""))
     for column in by_length:
         for value in dict.fromkeys([*hints.get(column, ()), *_WORDS.get(column, ()), None]):
             if value != row[AT[column]]:
@@ -121,11 +131,11 @@ def _candidates(row: Row, hints: Mapping[str, Sequence[str | None]]) -> Iterator
         others = [value for value in hints.get(column, ()) if value is not None]
         for value in itertools.islice(_variants(column, row[AT[column]], others), MOST_TRIALS):
             yield column, value
-    for salt in _flipped_bytes(bytes.fromhex(row[rows.SALT] or "")):
-        yield "salt", salt.hex()
+    for salt in _flipped_bytes(row[rows.SALT] or b""):
+        yield "salt", salt
 
 
-def _variants(column: str, value: str | None, others: Sequence[str]) -> Iterator[str]:
+def _variants(column: str, value: Any, others: Sequence[Any]) -> Iterator[Any]:
     """Values from which a small change leads to `value`."""
     if value is None:
         return
@@ -134,9 +144,9 @@ def _variants(column: str, value: str | None, others: Sequence[str]) -> Iterator
     elif column == "time":
         yield from _times(value)
     elif column == "sequence":
-        yield from map(str, _flipped_integer(int(value)))
+        yield from _flipped_integer(value)
     elif column == "duration_ms":
-        yield from map(repr, _flipped_float(float(value)))
+        yield from _flipped_float(value)
     else:
         yield from _flipped_text(value)
 

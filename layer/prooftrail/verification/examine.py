@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 from psycopg import sql
 
 from prooftrail.database import Connection
 from prooftrail.ledger.merkle import HASH, Frontier
-from prooftrail.verification import diagnosis, rows
+from prooftrail.verification import diagnosis, rows, scan
 from prooftrail.verification.diagnosis import Place, Repair
 from prooftrail.verification.findings import Finding, Kind
 from prooftrail.verification.rows import AT, BATCH, FIELDS, KEY, KEY_TIME, POSITION, Row, Unreadable
@@ -54,6 +55,7 @@ class Examiner:
         """All findings about suspects, missing entries and, where there are more or fewer keys than entries, those."""
         if keys_differ or missing or any(suspect.what != "key" for suspect in suspects):
             self._orphans = list(self._find_orphans())
+        suspects = list(map(self._with_key, suspects))
         claimed = {_place(suspect.row) for suspect in suspects if suspect.what == "entry"}
         wanted = self._wanted(suspects, missing, claimed)
         repaired: set[Place] = set()
@@ -81,6 +83,13 @@ class Examiner:
         innocent = {Place(batch.id, position) for position in changed}
         return findings, [suspect for suspect in suspects if _place(suspect.row) not in innocent]
 
+    def _with_key(self, suspect: Suspect) -> Suspect:
+        """The suspect with its key, which a scan does not find where it is of another month."""
+        if suspect.row[KEY] != rows.NO_KEY:
+            return suspect
+        (row,) = scan.with_keys(self._connection, [suspect.row[:KEY]])
+        return msgspec.structs.replace(suspect, row=row)
+
     def _wanted(self, suspects: Sequence[Suspect], missing: Sequence[Place], claimed: set[Place]) -> dict[bytes, Place]:
         """The entries that are not in their places, by their leaves."""
         places = {_place(suspect.row) for suspect in suspects if suspect.what == "changed"} - claimed
@@ -94,9 +103,9 @@ class Examiner:
             return None
         return diagnosis.repair(suspect.row, wanted, self._hints(suspect))
 
-    def _hints(self, suspect: Suspect) -> dict[str, list[str | None]]:
+    def _hints(self, suspect: Suspect) -> dict[str, list[Any]]:
         """Likely values by column: what the key says, and what rows alike hold."""
-        row, hints = suspect.row, defaultdict[str, list[str | None]](list)
+        row, hints = suspect.row, defaultdict[str, list[Any]](list)
         hints["time"].append(row[KEY_TIME])
         if (batch := self._batches.get(_place(row).batch)) is not None:
             hints["tenant"].append(batch.tenant)
@@ -111,9 +120,10 @@ class Examiner:
 
     def _alike(self, suspect: Suspect) -> Iterator[Row]:
         """Rows of the same partition that are likely to hold the same values."""
-        if not suspect.where.startswith("event_"):
+        month = next((month for month in self._months if rows.partition(month) == suspect.where), None)
+        if month is None:  # the row is in an object
             return
-        conditions = [sql.SQL("event.batch_id = {}").format(sql.Literal(int(suspect.row[BATCH] or 0)))]
+        conditions = [sql.SQL("event.batch_id = {}").format(sql.Literal(suspect.row[BATCH]))]
         for column in ("actor_id", "target_id"):
             value = suspect.row[AT[column]]
             if value is not None:
@@ -121,12 +131,9 @@ class Examiner:
                 name = sql.Identifier("event", column)
                 conditions.append(same.format(sql.Literal(suspect.row[_TENANT]), name, sql.Literal(value)))
         for condition in conditions:
-            query = rows.query(sql.Identifier("prooftrail", suspect.where), condition, _ALIKE)
-            with self._connection.cursor() as cursor, cursor.copy(query) as lines:
-                for line in lines:
-                    other = rows.parse(line)
-                    if _place(other) != _place(suspect.row):
-                        yield other
+            for other in scan.stored(self._connection, month, condition, _ALIKE):
+                if _place(other) != _place(suspect.row):
+                    yield other
 
     def _judge(self, suspect: Suspect, repair: Repair | None, claimed: set[Place]) -> Iterator[Finding]:
         """What a suspected row is, given the change that undoes what was done to it, if that was found."""
@@ -151,11 +158,9 @@ class Examiner:
             yield self._finding("inserted", suspect, detail=why)
 
     def _repaired(self, suspect: Suspect, repair: Repair) -> Finding:
-        column, expected = repair.column, repair.value
-        found = suspect.row[AT[column]] if column else None
-        original = suspect.row.copy()
-        if column:
-            original[AT[column]] = expected
+        column, expected = repair.column, diagnosis.as_text(repair.value)
+        found = diagnosis.as_text(suspect.row[AT[column]]) if column else None
+        original = diagnosis.replaced(suspect.row, AT[column], repair.value) if column else suspect.row
         self._explained |= {orphan for orphan in self._orphans if orphan[:3] == _key(original)}
         if repair.place == _place(suspect.row):
             return self._finding("changed", suspect, column, expected, found)
@@ -172,7 +177,7 @@ class Examiner:
             return self._finding("key", suspect, detail="it has no key, so it could be stored again")
         if row[KEY_TIME] is not None:
             return self._finding("key", suspect, "event_key.time", row[_TIME], row[KEY_TIME])
-        return self._finding("key", suspect, "event_key.digest", suspect.why, row[KEY])
+        return self._finding("key", suspect, "event_key.digest", suspect.why or None, row[KEY].hex())
 
     def _keys_at_its_time(self, suspect: Suspect) -> str:
         """Of a row without a key: the keys without a row that may be its own."""
@@ -247,15 +252,15 @@ class Examiner:
                 """
                 SELECT key.tenant, key.id, key.source, {time}
                 FROM prooftrail.event_key AS key LEFT JOIN {partition} AS event USING (tenant, id, source, time)
-                WHERE key.time >= {begin} AND key.time < {begin} + interval '1 month' AND event.batch_id IS NULL
+                WHERE {in_month} AND event.batch_id IS NULL
                     AND NOT EXISTS (SELECT FROM prooftrail.archive_segment
                                     WHERE tenant = key.tenant AND month = {month} AND state = 'archived')
                 ORDER BY key.time
                 """
             ).format(
                 time=rows.time_of(sql.Identifier("key", "time")),
-                partition=sql.Identifier("prooftrail", f"event_{month:%Y_%m}"),
-                begin=sql.SQL("{}::timestamptz").format(sql.Literal(f"{month:%Y-%m-%d} 00:00:00+00")),
+                partition=sql.Identifier("prooftrail", rows.partition(month)),
+                in_month=rows.within(sql.SQL("key.time"), month),
                 month=sql.Literal(month),
             )
             for row in self._connection.execute(query):
@@ -263,10 +268,10 @@ class Examiner:
 
 
 def _place(row: Row) -> Place:
-    return Place(int(row[BATCH] or 0), int(row[POSITION] or 0))
+    return Place(row[BATCH], row[POSITION])
 
 
-def _key(row: Row) -> tuple[str | None, ...]:
+def _key(row: Row) -> tuple[str, ...]:
     return row[_TENANT], row[_ID], row[_SOURCE]
 
 

@@ -132,7 +132,7 @@ class Inquiry:
         suspects = [*self._suspects, *self._rows_at(view, published)]
         unsettled = self._unsettled()
         breaks = [walk.broken for walk in self.walks if walk.broken]
-        named = {int(suspect.row[rows.BATCH] or 0) for suspect in suspects}
+        named = {suspect.row[rows.BATCH] for suspect in suspects}
         batches = scan.batches(self._connection, unsettled | named | {broken.batch for broken in breaks})
         settled = settle(
             self._connection, view.months, self._archive, {id: batches[id] for id in unsettled if id in batches}
@@ -173,7 +173,7 @@ class Inquiry:
         batches = scan.batches(self._connection, {place.batch for place in published})
         there = {(suspect.row[rows.BATCH], suspect.row[rows.POSITION]) for suspect in found}
         for place, leaf in published.items():
-            if (str(place.batch), str(place.position)) not in there:
+            if place not in there:
                 self.report.add([_other_leaf(batches[place.batch], place, leaf)])
         return [suspect for suspect in found if (suspect.row[rows.BATCH], suspect.row[rows.POSITION]) not in known]
 

@@ -1,7 +1,8 @@
 """Rows as they are stored, from PostgreSQL or from Parquet, in one form; and what each of them commits to.
 
-The form is that of PostgreSQL's COPY: a list of texts, None for NULL, in the order of `FIELDS`. From there to the leaf it
-is a third of the way that goes through an `Event`, and must come to the same: a test compares the two.
+The form is values in the order of `FIELDS`: numbers and bytes are what they are, a time is in the form of the log, roles
+and JSON are JSON texts. From there to the leaf it is a third of the way that goes through an `Event`, and must come to the
+same: a test compares the two.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -25,17 +27,17 @@ from prooftrail.ledger.entry import PRIVATE, PUBLIC, Statement
 if TYPE_CHECKING:
     from arro3.core import RecordBatch
 
-Row: TypeAlias = list[str | None]
+Row: TypeAlias = tuple[Any, ...]
 
 FIELDS = ("batch_id", "position", "salt", "commitments", "actor_id", "target_id", *PUBLIC, *PRIVATE)
-# What PostgreSQL knows of the row's key besides: its digest, or one of the two words, and its time where that is another.
+# What PostgreSQL knows of the row's key besides: its digest (None where something was erased), and its time where that is
+# another.
 KEY_FIELDS = ("key", "key_time")
-NO_KEY, NO_DIGEST = "none", "erased"
+NO_KEY = b""  # stands for the digest where there is no key
 AT = {name: position for position, name in enumerate((*FIELDS, *KEY_FIELDS))}
 
 BATCH, POSITION, SALT, COMMITMENTS, ACTOR, TARGET = range(6)
 KEY, KEY_TIME = AT["key"], AT["key_time"]
-_SEQUENCE = AT["sequence"]
 _ROLES, _DURATION = AT["actor_roles"], AT["duration_ms"]
 _JSON = tuple(AT[name] for name in ("after", "before", "metadata"))
 _PUBLIC = slice(AT[PUBLIC[0]], AT[PUBLIC[-1]] + 1)
@@ -52,27 +54,42 @@ class Unreadable(PermanentError):
     """A column holds what no event can have held; the message says which and what."""
 
 
-def query(partition: sql.Composable, condition: sql.Composable, limit: int | None = None) -> sql.Composed:
-    """The COPY that reads rows of a partition, with what is known of their keys; `event` is its name in the condition."""
+def query(month: date, condition: sql.Composable, limit: int | None = None) -> sql.Composed:
+    """The rows of a month, with what is known of their keys; `event` is the partition's name in the condition.
+
+    Of a row whose key is of another month it is not known that there is one: then it seems to have none.
+    """
     return sql.SQL(
         """
-        COPY (
-            SELECT {columns},
-                   CASE WHEN key.id IS NULL THEN 'none' ELSE coalesce(encode(key.digest, 'hex'), 'erased') END,
-                   {key_time}
-            FROM {partition} AS event
-            LEFT JOIN prooftrail.event_key AS key
-                ON key.tenant = event.tenant AND key.id = event.id AND key.source = event.source
-            WHERE {condition} LIMIT {limit}
-        ) TO STDOUT
+        SELECT {columns},
+               CASE WHEN key.id IS NULL THEN '' ELSE key.digest END,
+               {key_time}
+        FROM {partition} AS event
+        LEFT JOIN prooftrail.event_key AS key
+            ON key.tenant = event.tenant AND key.id = event.id AND key.source = event.source
+            AND {key_month}
+        WHERE {condition} LIMIT {limit}
         """
     ).format(
-        columns=sql.SQL(", ").join(_column(name) for name in FIELDS),
+        columns=sql.SQL(", ").join(map(_column, FIELDS)),
         key_time=time_of(sql.SQL("nullif(key.time, event.time)")),
-        partition=partition,
+        partition=sql.Identifier("prooftrail", partition(month)),
+        key_month=within(sql.SQL("key.time"), month),
         condition=condition,
         limit=sql.Literal(limit),
     )
+
+
+def partition(month: date) -> str:
+    """The name of a month's partition."""
+    return f"event_{month:%Y_%m}"
+
+
+def within(time: sql.Composable, month: date) -> sql.Composed:
+    """That a time is in a month, in UTC."""
+    following = (month + timedelta(days=31)).replace(day=1)
+    begin, end = (sql.Literal(f"{day:%Y-%m-%d} 00:00:00+00") for day in (month, following))
+    return sql.SQL("{0} >= timestamptz {1} AND {0} < timestamptz {2}").format(time, begin, end)
 
 
 def time_of(column: sql.Composable) -> sql.Composed:
@@ -84,43 +101,21 @@ def _column(name: str) -> sql.Composed:
     column = sql.Identifier("event", name)
     if name == "time":
         return time_of(column)
-    return sql.SQL(_FORMS.get(name, "{}")).format(column)
-
-
-_FORMS = {
-    "salt": "encode({}, 'hex')",
-    "commitments": "encode({}, 'hex')",
-    "actor_roles": "array_to_json({})",  # which PostgreSQL writes as RFC 8785 does
-}
-
-
-def parse(line: bytes | bytearray | memoryview) -> Row:
-    """Take a line of COPY apart (PostgreSQL's manual, COPY, "Text Format")."""
-    text = bytes(line)[:-1].decode()
-    if _has_escapes(text) is None:
-        return [None if field == "\\N" else field for field in text.split("\t")]
-    return [None if field == "\\N" else _ESCAPED.sub(_unescape, field) for field in text.split("\t")]
-
-
-_has_escapes = re.compile(r"\\[^N]").search  # else every backslash is a NULL's
-_ESCAPED = re.compile(r"\\(.)")
-_MEANING = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-
-
-def _unescape(match: re.Match[str]) -> str:
-    return _MEANING.get(match[1], match[1])
+    if name == "actor_roles":
+        return sql.SQL("array_to_json({})::text").format(column)  # which PostgreSQL writes as RFC 8785 does
+    return sql.SQL("{}::text" if AT[name] in _JSON else "{}").format(column)
 
 
 def from_parquet(batch: RecordBatch, tenant: str) -> Iterator[Row]:
     """The rows of a batch of a segment's object, in the form of `FIELDS`; `tenant` is the one that its path names."""
     columns = [
-        [tenant] * batch.num_rows if name == "tenant" else _texts(name, batch.column(name).to_pylist()) for name in FIELDS
+        [tenant] * batch.num_rows if name == "tenant" else _formed(name, batch.column(name).to_pylist()) for name in FIELDS
     ]
-    return map(list, zip(*columns, strict=True))
+    return zip(*columns, strict=True)
 
 
-def _texts(name: str, values: list[Any]) -> Iterable[str | None]:
-    form = _TEXTS.get(name)
+def _formed(name: str, values: list[Any]) -> list[Any]:
+    form = _FORMS.get(name)
     return values if form is None else [None if value is None else form(value) for value in values]
 
 
@@ -133,29 +128,23 @@ def _of_one_meaning(text: str) -> str:
     return text
 
 
-_TEXTS: dict[str, Callable[[Any], str]] = {
-    "batch_id": str,
-    "position": str,
-    "sequence": str,
-    "duration_ms": repr,
-    "salt": bytes.hex,
-    "commitments": bytes.hex,
+_FORMS: dict[str, Callable[[Any], str]] = {
     "time": canonical_time,
     "actor_roles": lambda value: _encode(value).decode(),
     **dict.fromkeys(("after", "before", "metadata"), _of_one_meaning),
 }
 
 
-def quick(row: Row) -> tuple[bytes, str] | None:
+def quick(row: Row) -> tuple[bytes, bytes] | None:
     """The leaf and the digest of most rows. What they fit is right; what they do not, or None, is for `derive` to see.
 
     All in one, because millions of rows pass here: `derive` says in order what is done.
     """
-    salt = row[SALT]
-    if salt is None or row[COMMITMENTS] is not None:
+    salts = row[SALT]
+    if salts is None or row[COMMITMENTS] is not None:
         return None
     try:
-        public_part, private_part, salts = public(row), _private(row, _quick_json), bytes.fromhex(salt)
+        public_part, private_part = public(row), _private(row, _quick_json, _quick_number)
     except Unreadable:
         return None
     actor, target = row[ACTOR], row[TARGET]
@@ -173,7 +162,7 @@ def quick(row: Row) -> tuple[bytes, str] | None:
     hidden = _sha256(b"\x02" + salts[32:] + private_part).hexdigest().encode()
     header = b'\x00{"commitments":{%b"private":"%b"%b},"event":%b,"version":1}' % (who, hidden, whom, public_part)
     digest = _sha256(b"%b\n%b\n%b\n%b" % (public_part, said_actor, said_target, private_part))
-    return _sha256(header).digest(), digest.hexdigest()
+    return _sha256(header).digest(), digest.digest()
 
 
 class Derived(NamedTuple):
@@ -183,7 +172,7 @@ class Derived(NamedTuple):
     """
 
     leaf: bytes
-    digest: str | None
+    digest: bytes | None
     erased: tuple[str, ...] = ()
     fault: str = ""
 
@@ -199,7 +188,7 @@ def derive(row: Row) -> Derived:
     if row[COMMITMENTS] is not None:
         return _derive_erased(said, salts, _bytes(row, COMMITMENTS, 3 * entry.HASH))
     fault = "" if entry.used(salts, said) == salts else "salt: expected zeros for a part that the event does not have"
-    return Derived(entry.leaf(said, salts), said.digest().hex(), fault=fault)
+    return Derived(entry.leaf(said, salts), said.digest(), fault=fault)
 
 
 def _derive_erased(said: Statement, salts: bytes, kept: bytes) -> Derived:
@@ -227,10 +216,10 @@ def _of(data: bytes, part: int, size: int) -> bytes:
 
 
 def _bytes(row: Row, at: int, size: int) -> bytes:
-    text = row[at]
-    if text is None or len(text) != 2 * size:
-        raise Unreadable(f"{FIELDS[at]}: expected {size} bytes, found {'NULL' if text is None else len(text) // 2}")
-    return bytes.fromhex(text)
+    value: bytes | None = row[at]
+    if value is None or len(value) != size:
+        raise Unreadable(f"{FIELDS[at]}: expected {size} bytes, found {'NULL' if value is None else len(value)}")
+    return value
 
 
 def statement(row: Row) -> Statement:
@@ -245,20 +234,16 @@ def text(value: str | None) -> bytes | None:
 
 def public(row: Row) -> bytes:
     """The public part of what the row says."""
-    values: list[Any] = row[_PUBLIC]
-    sequence = row[_SEQUENCE]
-    if sequence is not None:
-        values[_SEQUENCE - _PUBLIC.start] = msgspec.Raw(sequence)
-    return _encode(_Public(*values))
+    return _encode(_Public(*row[_PUBLIC]))
 
 
 def private(row: Row) -> bytes:
     """The private part of what the row says. Raises `Unreadable` where JSON or a number is none that an event can hold."""
-    return _private(row, _canonical_json)
+    return _private(row, _canonical_json, _canonical_number)
 
 
-def _private(row: Row, canonical_json: Callable[[str], bytes]) -> bytes:
-    values: list[Any] = row[_PRIVATE]
+def _private(row: Row, canonical_json: Callable[[str], bytes], canonical_number: Callable[[float], Any]) -> bytes:
+    values = list(row[_PRIVATE])
     for at in _JSON:
         text = row[at]
         if text is not None:
@@ -270,15 +255,20 @@ def _private(row: Row, canonical_json: Callable[[str], bytes]) -> bytes:
     if roles is not None:
         values[_ROLES - _PRIVATE.start] = msgspec.Raw(roles)
     if duration is not None:
-        values[_DURATION - _PRIVATE.start] = _duration(duration)
+        values[_DURATION - _PRIVATE.start] = canonical_number(duration)
     return _encode(_Private(*values))
 
 
-def _duration(text: str) -> msgspec.Raw:
+def _canonical_number(value: float) -> msgspec.Raw:
     try:
-        return msgspec.Raw(canonical.number(float(text)))
-    except (ValueError, ProoftrailError) as error:
-        raise Unreadable(f"duration_ms: expected a number, found {text[:40]!a}: {error}") from None
+        return msgspec.Raw(canonical.number(value))
+    except ProoftrailError as error:
+        raise Unreadable(f"duration_ms: {error}") from None
+
+
+def _quick_number(value: float) -> float:
+    """The encoder writes a double like ECMAScript does, but for whole numbers and what takes an exponent."""
+    return int(value) if value.is_integer() else value
 
 
 def _canonical_json(text: str) -> bytes:

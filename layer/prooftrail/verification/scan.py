@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from psycopg import sql
 
-from prooftrail import parquet
 from prooftrail.database import Connection
 from prooftrail.event import OWN_SOURCE
 from prooftrail.ledger.merkle import HASH
@@ -26,6 +25,7 @@ from prooftrail.verification.rows import AT, BATCH, KEY, KEY_TIME, POSITION, Row
 
 _TENANT, _TIME, _ID, _SOURCE, _ACTION = (AT[name] for name in ("tenant", "time", "id", "source", "action"))
 KEYS_AT_ONCE = 1000
+ROWS_AT_ONCE = 500  # which stay in the processor's cache
 MOST_SUSPECTS = 1000  # rows that a scan hands on; how many more there are is counted
 # What our own events say that other checks need.
 NOTED = ("privacy.erase", "quarantine.put")
@@ -124,7 +124,7 @@ class _Seen:
         self.times: list[Any] = []
 
 
-Known: TypeAlias = dict[str | None, _Seen]
+Known: TypeAlias = dict[int, _Seen]
 
 
 def hot(connection: Connection, months: Iterable[date], scope: Scope) -> Scan:
@@ -133,7 +133,7 @@ def hot(connection: Connection, months: Iterable[date], scope: Scope) -> Scan:
     known = _known(connection, scope)
     condition = _condition(scope, known)
     for month in months:
-        compare(found, known, _rows(connection, month, condition), _partition(month))
+        compare(found, known, stored(connection, month, condition), rows.partition(month))
     absent = _close(found, known)
     archived = _archived(connection, list(absent))
     found.partly |= {id: positions for id, positions in absent.items() if id not in archived}
@@ -142,12 +142,14 @@ def hot(connection: Connection, months: Iterable[date], scope: Scope) -> Scan:
 
 def cold(connection: Connection, months: Iterable[date], segment: Segment, file: Path, scope: Scope) -> Scan:
     """Scan the object of a segment, as far as its batches are in `scope`; `file` is a copy of it."""
+    from prooftrail import parquet  # loads Arrow
+
     found = Scan()
     known = _known(connection, scope, segment)
-    wanted = None if scope.only is None else {str(id) for id in scope.only}
-    stored = (row for batch in parquet.batches(file) for row in rows.from_parquet(batch, segment.tenant))
-    asked_for = stored if wanted is None else (row for row in stored if row[BATCH] in wanted)
-    compare(found, known, _with_keys(connection, asked_for), segment.object_key)
+    wanted = None if scope.only is None else set(scope.only)
+    events = (row for batch in parquet.batches(file) for row in rows.from_parquet(batch, segment.tenant))
+    asked_for = events if wanted is None else (row for row in events if row[BATCH] in wanted)
+    compare(found, known, with_keys(connection, asked_for), segment.object_key)
     if wanted is None and found.entries != segment.event_count:
         found.findings.append(_wrong_count(segment, found.entries))
     found.partly |= _close(found, known)
@@ -167,7 +169,7 @@ def _known(connection: Connection, scope: Scope, segment: Segment | None = None)
         conditions.append(_of_segments(sql.Identifier("id"), sql.SQL("id = {}").format(sql.Literal(segment.id))))
         if scope.only is not None:
             conditions.append(_among(sql.Identifier("id"), scope.only))
-    return {str(batch.id): _Seen(batch) for batch in _batches(connection, _all_of(conditions))}
+    return {batch.id: _Seen(batch) for batch in _batches(connection, _all_of(conditions))}
 
 
 def batches(connection: Connection, ids: Iterable[int]) -> dict[int, Batch]:
@@ -183,8 +185,8 @@ def rows_at(connection: Connection, months: Iterable[date], places: Sequence[tup
         sql.Literal([batch for batch, _ in places]), sql.Literal([position for _, position in places])
     )
     for month in months:
-        for row in _rows(connection, month, wanted):
-            yield Suspect("changed", _partition(month), row)
+        for row in stored(connection, month, wanted):
+            yield Suspect("changed", rows.partition(month), row)
 
 
 def notes(connection: Connection, months: Iterable[date], tenants: Iterable[str], action: str) -> list[Note]:
@@ -194,20 +196,18 @@ def notes(connection: Connection, months: Iterable[date], tenants: Iterable[str]
         sql.Literal(list(tenants)), sql.Literal(OWN_SOURCE), sql.Literal(action)
     )
     for month in months:
-        stored = list(_rows(connection, month, own))
-        known = batches(connection, {int(row[BATCH] or 0) for row in stored})
-        compare(found, {str(id): _Seen(batch) for id, batch in known.items()}, stored, _partition(month))
+        events = list(stored(connection, month, own))
+        known = batches(connection, {row[BATCH] for row in events})
+        compare(found, {id: _Seen(batch) for id, batch in known.items()}, events, rows.partition(month))
     return found.notes
 
 
-def _rows(connection: Connection, month: date, condition: sql.Composable) -> Iterator[Row]:
-    query = rows.query(sql.Identifier("prooftrail", _partition(month)), condition)
-    with connection.cursor() as cursor, cursor.copy(query) as lines:
-        yield from map(rows.parse, lines)
-
-
-def _partition(month: date) -> str:
-    return f"event_{month:%Y_%m}"
+def stored(connection: Connection, month: date, condition: sql.Composable, limit: int | None = None) -> Iterator[Row]:
+    """The rows of a month that meet a condition, see `rows.query`; in a transaction, and one after the other."""
+    with connection.cursor("stored", binary=True) as cursor:
+        cursor.execute(rows.query(month, condition, limit))
+        while some := cursor.fetchmany(ROWS_AT_ONCE):
+            yield from some
 
 
 def _batches(connection: Connection, condition: sql.Composable) -> Iterator[Batch]:
@@ -278,29 +278,30 @@ def _in_partitions(connection: Connection, months: Iterable[date], ids: list[int
     """Those of the batches of which something is in PostgreSQL."""
     found: set[int] = set()
     for month in months:
-        partition = sql.Identifier("prooftrail", _partition(month))
+        partition = sql.Identifier("prooftrail", rows.partition(month))
         query = sql.SQL("SELECT DISTINCT batch_id FROM {} WHERE batch_id = ANY (%s::bigint[])").format(partition)
         found |= {id for (id,) in connection.execute(query, [ids])}
     return found
 
 
-def _with_keys(connection: Connection, stored: Iterable[Row]) -> Iterator[Row]:
+def with_keys(connection: Connection, events: Iterable[Row]) -> Iterator[Row]:
     """Rows of an object, with what PostgreSQL knows of their keys, as `rows.query` reads it."""
-    stored = iter(stored)
-    while chunk := list(itertools.islice(stored, KEYS_AT_ONCE)):
+    events = iter(events)
+    while chunk := list(itertools.islice(events, KEYS_AT_ONCE)):
         keys = connection.execute(
             sql.SQL(
                 """
-                SELECT CASE WHEN key.id IS NULL THEN 'none' ELSE coalesce(encode(key.digest, 'hex'), 'erased') END, {time}
+                SELECT CASE WHEN key.id IS NULL THEN '' ELSE key.digest END, {time}
                 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS wanted (tenant, id, source, place)
                 LEFT JOIN prooftrail.event_key AS key USING (tenant, id, source)
                 ORDER BY place
                 """
             ).format(time=rows.time_of(sql.Identifier("key", "time"))),
             [[row[at] for row in chunk] for at in (_TENANT, _ID, _SOURCE)],
+            binary=True,
         )
         for row, (key, time) in zip(chunk, keys, strict=True):
-            yield [*row, key, None if time == row[_TIME] else time]
+            yield (*row, key, None if time == row[_TIME] else time)
 
 
 def _close(found: Scan, known: Known) -> dict[int, bytes]:
@@ -346,16 +347,16 @@ def _wrong_times(batch: Batch, least: str, greatest: str) -> Finding:
     )
 
 
-def compare(found: Scan, known: Known, stored: Iterable[Row], where: str) -> None:
+def compare(found: Scan, known: Known, events: Iterable[Row], where: str) -> None:
     """Compare rows with their batches' leaf hashes, and what PostgreSQL knows of their keys with them."""
     quick = rows.quick
-    for row in stored:
+    for row in events:
         found.entries += 1
         seen = known.get(row[BATCH])
         if seen is None:
             _suspect(found, Suspect("stranger", where, row))
             continue
-        position = int(row[POSITION] or 0)
+        position = row[POSITION]
         derived = quick(row)
         if (
             derived is not None
@@ -407,15 +408,15 @@ def _of_two(earlier: int, now: int) -> Literal["changed", "doubled", "inserted",
 
 def _look_at_entry(found: Scan, seen: _Seen, row: Row, where: str, derived: rows.Derived) -> None:
     """A row that is the entry it says it is: look at its tenant, its key, and which parts were erased."""
-    batch, position = seen.batch, int(row[POSITION] or 0)
+    batch, position = seen.batch, row[POSITION]
     if row[_SOURCE] == OWN_SOURCE and row[_ACTION] in NOTED:
         found.notes.append(_note(seen, position, row))
     if row[_TENANT] != batch.tenant:
         _suspect(found, Suspect("tenant", where, row))
-    if derived.erased or row[KEY] == rows.NO_DIGEST:
+    if derived.erased or row[KEY] is None:
         found.erased.append(Erased(batch.tenant, batch.first_index + position, derived.erased, where))
-    if row[KEY_TIME] is not None or row[KEY] not in (derived.digest, rows.NO_DIGEST):
-        _suspect(found, Suspect("key", where, row, derived.digest or rows.NO_DIGEST))
+    if row[KEY_TIME] is not None or row[KEY] not in (derived.digest, None):
+        _suspect(found, Suspect("key", where, row, derived.digest.hex() if derived.digest else ""))
 
 
 def _suspect(found: Scan, suspect: Suspect) -> None:
@@ -427,4 +428,4 @@ def _suspect(found: Scan, suspect: Suspect) -> None:
 
 def _note(seen: _Seen, position: int, row: Row) -> Note:
     batch = seen.batch
-    return Note(batch.tenant, batch.first_index + position, row[_ACTION] or "", row[rows.TARGET], row[AT["metadata"]])
+    return Note(batch.tenant, batch.first_index + position, row[_ACTION], row[rows.TARGET], row[AT["metadata"]])

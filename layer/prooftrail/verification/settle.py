@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from prooftrail import parquet, segments
+from prooftrail import segments
 from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection
 from prooftrail.errors import ArchiveMismatch
 from prooftrail.segments import Segment
+from prooftrail.verification import rows
 from prooftrail.verification.diagnosis import Place
 from prooftrail.verification.findings import Finding
 from prooftrail.verification.scan import Batch
@@ -38,7 +39,7 @@ def settle(
     whereabouts: dict[Place, set[str]] = defaultdict(set)
     for month in months:
         for place in _in_partition(connection, month, list(batches)):
-            whereabouts[place].add(f"event_{month:%Y_%m}")
+            whereabouts[place].add(rows.partition(month))
     unread: list[Segment] = []
     for segment in segments.holding(connection, list(batches)):
         for place in _in_object(archive, segment, unread):
@@ -58,12 +59,14 @@ def settle(
 
 
 def _in_partition(connection: Connection, month: date, ids: list[int]) -> Iterator[Place]:
-    partition = sql.Identifier("prooftrail", f"event_{month:%Y_%m}")
+    partition = sql.Identifier("prooftrail", rows.partition(month))
     query = sql.SQL("SELECT batch_id, position FROM {} WHERE batch_id = ANY (%s::bigint[])").format(partition)
     return (Place(*row) for row in connection.execute(query, [ids]))
 
 
 def _in_object(archive: ArchiveBucket | None, segment: Segment, unread: list[Segment]) -> Iterator[Place]:
+    from prooftrail import parquet  # loads Arrow
+
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "segment.parquet")
         if archive is None or fetch(archive, segment, file) is None:
