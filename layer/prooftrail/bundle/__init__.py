@@ -12,6 +12,7 @@ import base64
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -120,7 +121,11 @@ class _Written(NamedTuple):
 
 def _write(sources: Sources, question: Question, size: int, folder: Path) -> _Written:
     """Bring the entries into the order of the log, and write what the bundle shows of them."""
-    spool = Spool(folder / "spool")
+    with closing(Spool(folder / "spool")) as spool:
+        return _write_through(spool, sources, question, size, folder)
+
+
+def _write_through(spool: Spool, sources: Sources, question: Question, size: int, folder: Path) -> _Written:
     known = Erasures(sources.connection, sources.archive, question, size)
     for stored in entries.between(sources.connection, sources.archive, question.tenant, question.first, question.end):
         spool.add(_waiting(question, stored))
@@ -144,7 +149,6 @@ def _write(sources: Sources, question: Question, size: int, folder: Path) -> _Wr
                     listed.append(summary.listed(index, item.header, parts))
             else:
                 unknown += any("erased" in part for part in parts.values())
-    spool.close()
     return _Written(folder, events, known.used(), Result(question.end - question.first, len(events), unknown, listed))
 
 
