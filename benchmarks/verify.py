@@ -1,9 +1,9 @@
-"""What verification costs: `prooftrail verify` with as many processes as there are processors, and a plain copy of the rows.
+"""What verification costs: `prooftrail verify`, a process for each processor, against a plain copy of the rows.
 
     python -m benchmarks.verify [--events N] [--rounds N]
 
-Prints the seconds of both sides and their ratio; wanted is at most 2.0. The copy is of the events alone, as `COPY … TO STDOUT`
-writes them, thrown away by its reader; verification reads the keys and the batches besides, and starts its processes.
+Prints the seconds of both sides and their ratio; wanted is at most 2.0. The copy is of the events alone, as
+`COPY … TO STDOUT` writes them, thrown away by its reader; verification reads the keys and the batches besides, and starts its processes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def main() -> None:
         ours, other, quotient = ratio(
             lambda: verified(database, asked.events, asked.jobs), lambda: copied(database, asked.events), asked.rounds
         )
-    print(f"{asked.events} events, {asked.jobs} processes: verify {ours:.2f} s / copy {other:.2f} s = {quotient:.2f}  (wanted <= 2.00)")
+    sides = f"verify {ours:.2f} s / copy {other:.2f} s = {quotient:.2f}"
+    print(f"{asked.events} events, {asked.jobs} processes: {sides}  (wanted <= 2.00)")
 
 
 def fill(url: str, count: int) -> None:
@@ -47,7 +48,9 @@ def fill(url: str, count: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         store = Store(connection)
         for first in range(0, count, BATCH):
-            store.append([accepted(event(first + number, count, chance)) for number in range(min(BATCH, count - first))], [])
+            store.append(
+                [accepted(event(first + number, count, chance)) for number in range(min(BATCH, count - first))], []
+            )
         connection.execute("VACUUM (ANALYZE)")
 
 
@@ -65,7 +68,13 @@ def event(number: int, count: int, chance: random.Random) -> dict[str, object]:
         tenant=f"tenant-{chance.randrange(TENANTS)}",
         sequence=number,
         category="patient",
-        actor={"type": "user", "id": f"u-{chance.randrange(1000)}", "name": "Dr. Lee", "ip": "10.0.0.1", "roles": ["doctor"]},
+        actor={
+            "type": "user",
+            "id": f"u-{chance.randrange(1000)}",
+            "name": "Dr. Lee",
+            "ip": "10.0.0.1",
+            "roles": ["doctor"],
+        },
         target={"type": "Patient", "id": f"p-{chance.randrange(10**5)}", "name": "Ann Onym"},
         message="The record was opened from the ward's list.",
         site="ward-7",
