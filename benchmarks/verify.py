@@ -3,7 +3,8 @@
     python -m benchmarks.verify [--events N] [--rounds N]
 
 Prints the seconds of both sides and their ratio; wanted is at most 2.0. The copy is of the events alone, as
-`COPY … TO STDOUT` writes them, thrown away by its reader; verification reads the keys and the batches besides, and starts its processes.
+`COPY … TO STDOUT` writes them, thrown away by its reader; verification reads the keys and the batches besides, and
+starts its processes.
 """
 
 from __future__ import annotations
