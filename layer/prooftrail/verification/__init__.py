@@ -31,7 +31,8 @@ from prooftrail.verification.signed import Authority, LogKeys, Published, keys_o
 
 __all__ = ["Authority", "Finding", "LogKeys", "Question", "Report", "Workers", "keys_of", "verify"]
 
-UNIT = 100_000  # entries of one job, about
+UNIT = 100_000  # entries of one job, about; fewer where that keeps all workers busy
+_SMALLEST_UNIT = 10_000
 
 Progress = Callable[[int, int], None]
 
@@ -70,7 +71,7 @@ def verify(
     with snapshot(connection, shared=workers is not None) as view:
         ids = _batches(connection, question)
         total = sum(count for _, count in ids)
-        jobs = [*_walks(connection, question, authority, published, inquiry.report), *_scans(connection, question, ids)]
+        jobs = [*_walks(connection, question, authority, published, inquiry.report), *_scans(connection, question, ids, workers.count if workers else 1)]
         inquiry.look(view, jobs, lambda: progress(inquiry.report.entries, total))
         keys_differ = _keys_differ(connection, question, inquiry.report)
         if question.tenant is None:
@@ -106,22 +107,23 @@ def _batches(connection: Connection, question: Question) -> list[tuple[int, int]
     return [(id, count) for id, count in rows]
 
 
-def _scans(connection: Connection, question: Question, batches: list[tuple[int, int]]) -> Iterator[Job]:
+def _scans(connection: Connection, question: Question, batches: list[tuple[int, int]], workers: int) -> Iterator[Job]:
     """Jobs that look at every row the question is about, those included that are of no batch."""
-    for first, end, ids in _parts(batches):
+    share = sum(count for _, count in batches) // workers
+    for first, end, ids in _parts(batches, min(UNIT, max(share, _SMALLEST_UNIT))):
         yield HotJob(Scope(first, end, question.tenant, tuple(ids) if question.is_range else None))
     only = tuple(id for id, _ in batches) if question.is_range else None
     for segment in segments.archived(connection, question.tenant):
         yield ColdJob(segment, Scope(tenant=question.tenant, only=only))
 
 
-def _parts(batches: list[tuple[int, int]]) -> Iterator[tuple[int | None, int | None, list[int]]]:
-    """Cut at ids into parts of about `UNIT` entries; the first has no lower bound, the last no upper one."""
+def _parts(batches: list[tuple[int, int]], unit: int) -> Iterator[tuple[int | None, int | None, list[int]]]:
+    """Cut at ids into parts of about `unit` entries; the first has no lower bound, the last no upper one."""
     first: int | None = None
     ids: list[int] = []
     entries = 0
     for id, count in batches:
-        if entries >= UNIT:
+        if entries >= unit:
             yield first, id, ids
             first, ids, entries = id, [], 0
         ids.append(id)

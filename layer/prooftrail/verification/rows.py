@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from binascii import hexlify
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from decimal import Decimal
@@ -44,10 +45,12 @@ _PUBLIC = slice(AT[PUBLIC[0]], AT[PUBLIC[-1]] + 1)
 _PRIVATE = slice(AT[PRIVATE[0]], AT[PRIVATE[-1]] + 1)
 
 # The two parts as objects whose members are in canonical order, so that encoding them as they stand is canonical.
-_Public = msgspec.defstruct("_Public", [(name, Any, None) for name in PUBLIC], omit_defaults=True)
-_Private = msgspec.defstruct("_Private", [(name, Any, None) for name in PRIVATE], omit_defaults=True)
+_Public = msgspec.defstruct("_Public", [(name, Any, None) for name in PUBLIC], omit_defaults=True, gc=False)
+_Private = msgspec.defstruct("_Private", [(name, Any, None) for name in PRIVATE], omit_defaults=True, gc=False)
 _encode = msgspec.json.Encoder().encode
 _sha256 = hashlib.sha256
+# What decoding and encoding raise of what no event can hold.
+_NO_VALUE = (msgspec.MsgspecError, ProoftrailError, ValueError, RecursionError, OverflowError)
 
 
 class Unreadable(PermanentError):
@@ -140,29 +143,46 @@ def quick(row: Row) -> tuple[bytes, bytes] | None:
 
     All in one, because millions of rows pass here: `derive` says in order what is done.
     """
-    salts = row[SALT]
-    if salts is None or row[COMMITMENTS] is not None:
+    _, _, salts, kept, actor, target = row[: TARGET + 1]
+    if kept is not None or salts is None:
         return None
     try:
-        public_part, private_part = public(row), _private(row, _quick_json, _quick_number)
-    except Unreadable:
+        private_part = _quick_private(row)
+    except _NO_VALUE:
         return None
-    actor, target = row[ACTOR], row[TARGET]
-    who, said_actor, whom, said_target = b"", b"", b"", b""
+    public_part = _encode(_Public(*row[_PUBLIC]))
+    said_actor = who = said_target = whom = b""
     if actor is not None:
         said_actor = _encode(actor)
-        who = b'"actor":"%b",' % _sha256(b"\x02" + salts[:16] + said_actor).hexdigest().encode()
+        who = b'"actor":"%b",' % hexlify(_sha256(b"\x02" + salts[:16] + said_actor).digest())
     elif salts[:16] != entry.ERASED:
         return None
     if target is not None:
         said_target = _encode(target)
-        whom = b',"target":"%b"' % _sha256(b"\x02" + salts[16:32] + said_target).hexdigest().encode()
+        whom = b',"target":"%b"' % hexlify(_sha256(b"\x02" + salts[16:32] + said_target).digest())
     elif salts[16:32] != entry.ERASED:
         return None
-    hidden = _sha256(b"\x02" + salts[32:] + private_part).hexdigest().encode()
+    hidden = hexlify(_sha256(b"\x02" + salts[32:] + private_part).digest())
     header = b'\x00{"commitments":{%b"private":"%b"%b},"event":%b,"version":1}' % (who, hidden, whom, public_part)
     digest = _sha256(b"%b\n%b\n%b\n%b" % (public_part, said_actor, said_target, private_part))
     return _sha256(header).digest(), digest.digest()
+
+
+def _quick_private(row: Row) -> bytes:
+    """The private part of most rows, decoded and encoded in one go."""
+    part: Any = _Private(*row[_PRIVATE])
+    if part.after is not None:
+        part.after = _decode(part.after)
+    if part.before is not None:
+        part.before = _decode(part.before)
+    if part.metadata is not None:
+        part.metadata = _decode(part.metadata)
+    if part.actor_roles is not None:
+        part.actor_roles = msgspec.Raw(part.actor_roles)
+    duration = part.duration_ms
+    if duration is not None and duration.is_integer():
+        part.duration_ms = int(duration)  # the encoder writes other doubles like ECMAScript, but for those with an exponent
+    return _encode_sorted(part)
 
 
 class Derived(NamedTuple):
@@ -239,23 +259,19 @@ def public(row: Row) -> bytes:
 
 def private(row: Row) -> bytes:
     """The private part of what the row says. Raises `Unreadable` where JSON or a number is none that an event can hold."""
-    return _private(row, _canonical_json, _canonical_number)
-
-
-def _private(row: Row, canonical_json: Callable[[str], bytes], canonical_number: Callable[[float], Any]) -> bytes:
     values = list(row[_PRIVATE])
     for at in _JSON:
         text = row[at]
         if text is not None:
             try:
-                values[at - _PRIVATE.start] = msgspec.Raw(canonical_json(text))
-            except (msgspec.MsgspecError, ProoftrailError, ValueError, RecursionError) as error:
+                values[at - _PRIVATE.start] = msgspec.Raw(_canonical_json(text))
+            except _NO_VALUE as error:
                 raise Unreadable(f"{FIELDS[at]}: expected JSON that an event can hold: {error}") from None
     roles, duration = row[_ROLES], row[_DURATION]
     if roles is not None:
         values[_ROLES - _PRIVATE.start] = msgspec.Raw(roles)
     if duration is not None:
-        values[_DURATION - _PRIVATE.start] = canonical_number(duration)
+        values[_DURATION - _PRIVATE.start] = _canonical_number(duration)
     return _encode(_Private(*values))
 
 
@@ -264,11 +280,6 @@ def _canonical_number(value: float) -> msgspec.Raw:
         return msgspec.Raw(canonical.number(value))
     except ProoftrailError as error:
         raise Unreadable(f"duration_ms: {error}") from None
-
-
-def _quick_number(value: float) -> float:
-    """The encoder writes a double like ECMAScript does, but for whole numbers and what takes an exponent."""
-    return int(value) if value.is_integer() else value
 
 
 def _canonical_json(text: str) -> bytes:

@@ -349,23 +349,19 @@ def _wrong_times(batch: Batch, least: str, greatest: str) -> Finding:
 
 def compare(found: Scan, known: Known, events: Iterable[Row], where: str) -> None:
     """Compare rows with their batches' leaf hashes, and what PostgreSQL knows of their keys with them."""
-    quick = rows.quick
+    quick, entries = rows.quick, 0
     for row in events:
-        found.entries += 1
-        seen = known.get(row[BATCH])
+        entries += 1
+        batch, position = row[BATCH], row[POSITION]
+        seen = known.get(batch)
         if seen is None:
             _suspect(found, Suspect("stranger", where, row))
-            continue
-        position = row[POSITION]
-        derived = quick(row)
-        if (
-            derived is not None
-            and 0 <= position < len(seen.positions)
-            and derived[0] == seen.hashes[position * HASH : position * HASH + HASH]
-            and derived[1] == row[KEY]
+        elif (
+            0 <= position < len(seen.positions)
+            and not seen.positions[position]
+            and quick(row) == (seen.hashes[position * HASH : position * HASH + HASH], row[KEY])
             and row[KEY_TIME] is None
             and row[_TENANT] == seen.tenant
-            and not seen.positions[position]
         ):
             seen.positions[position] = 1
             seen.times.append(row[_TIME])
@@ -373,6 +369,7 @@ def compare(found: Scan, known: Known, events: Iterable[Row], where: str) -> Non
                 found.notes.append(_note(seen, position, row))
         else:
             _look(found, seen, position, row, where)
+    found.entries += entries
 
 
 def _look(found: Scan, seen: _Seen, position: int, row: Row, where: str) -> None:

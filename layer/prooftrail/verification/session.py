@@ -7,6 +7,7 @@ erasure go on meanwhile and are not seen. Objects of the archive are looked up a
 from __future__ import annotations
 
 import functools
+import gc
 import multiprocessing
 import sys
 import tempfile
@@ -165,6 +166,7 @@ class Workers:
     """So many processes that do jobs in the session of another; `login` is libpq's parameters."""
 
     def __init__(self, count: int, login: str, archive_bucket: str | None) -> None:
+        self.count = count
         # Forked while there is but one thread: that saves each of them a third of a second of imports.
         method = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
         self._pool = multiprocessing.get_context(method).Pool(count, _start, [login, archive_bucket])
@@ -187,6 +189,7 @@ _joined: str | None = None
 
 def _start(login: str, archive_bucket: str | None) -> None:
     global _worker  # noqa: PLW0603  # a process of a pool has no other place
+    gc.disable()  # rows have no cycles, and there are millions of them
     connection = psycopg.connect(login, autocommit=True, prepare_threshold=None)
     _worker = connection, ArchiveBucket(archive_bucket) if archive_bucket else None
 
