@@ -26,7 +26,7 @@ from prooftrail.checkpoints import Publisher
 from prooftrail.database import Connection
 from prooftrail.event import Actor, Event
 from prooftrail.evidence import Evidence
-from prooftrail.formats import Accepted
+from prooftrail.formats import Accepted, RawRecord
 from prooftrail.ledger.merkle import Frontier
 from prooftrail.signing import SecretKey
 from prooftrail.store import Store
@@ -73,7 +73,7 @@ def grow(url: str, tenant: str, leaves: int) -> None:
             event = Event(
                 id=str(number), time=NOW, tenant=tenant, source="bench", action="patient.read", actor=Actor(id=f"u{number}")
             )
-            store.append([Accepted(f"{tenant}:{number}", b"", event)], [])
+            store.append([Accepted(RawRecord(f"{tenant}:{number}", b""), event)], [])
             for start in range(0, between, BATCH):
                 append_made_up(admin, tenant, min(BATCH, between - start))
     with psycopg.connect(as_role(url, "checkpoint"), autocommit=True) as connection:

@@ -18,7 +18,7 @@ import sources
 from prooftrail import formats, settings
 from prooftrail.database import Database
 from prooftrail.errors import DatabaseUnavailable
-from prooftrail.formats import Accepted, RawRecord, Rejected
+from prooftrail.formats import Accepted, Defaults, RawRecord, Rejected
 from prooftrail.store import Store, Tally
 from prooftrail.telemetry import MetricUnit, logger, metrics
 
@@ -49,7 +49,7 @@ def _read(records: list[RawRecord]) -> tuple[list[Accepted], list[Rejected]]:
     accepted: list[Accepted] = []
     rejected: list[Rejected] = []
     for record in records:
-        for outcome in formats.read(record, latest):
+        for outcome in formats.read(record, latest, _defaults()):
             if isinstance(outcome, Accepted):
                 accepted.append(outcome)
             else:
@@ -96,6 +96,11 @@ def _report(records: int, tally: Tally) -> None:
 @functools.cache
 def _settings() -> settings.IngestSettings:
     return settings.read(settings.IngestSettings)
+
+
+@functools.cache
+def _defaults() -> Defaults:
+    return Defaults.parse(_settings().default_tenant, _settings().default_formats)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ finds duplicates.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,7 @@ class Store:
             raise error
         if len(accepted) == 1:
             culprit = accepted[0]
-            refused = Rejected(culprit.origin, culprit.raw, "refused-by-database", str(error))
+            refused = Rejected(culprit.record, "refused-by-database", str(error))
             return self._append_known([], [*rejected, refused])
         middle = len(accepted) // 2
         return self.append(accepted[:middle], rejected) + self.append(accepted[middle:], [])
@@ -204,11 +205,11 @@ class Store:
         """Put records away and return the decisions to do so, as events; a redelivered record is there already."""
         if not rejected:
             return []
-        by_origin = {item.origin: item for item in sorted(rejected, key=lambda item: item.origin)}
+        by_origin = {item.record.origin: item for item in sorted(rejected, key=lambda item: item.record.origin)}
         rows = self._connection.execute(
             """
-            INSERT INTO prooftrail.quarantine (origin, reason, detail, raw)
-            SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %b::bytea[])
+            INSERT INTO prooftrail.quarantine (origin, reason, detail, raw, headers)
+            SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %b::bytea[], %s::json[])
             ON CONFLICT ON CONSTRAINT quarantine_origin_is_unique DO NOTHING
             RETURNING origin
             """,
@@ -216,7 +217,8 @@ class Store:
                 list(by_origin),
                 [item.reason for item in by_origin.values()],
                 [_storable(item.detail) for item in by_origin.values()],
-                [item.raw for item in by_origin.values()],
+                [item.record.body for item in by_origin.values()],
+                [json.dumps(dict(item.record.headers)) for item in by_origin.values()],
             ],
         )
         return [_decision(by_origin[origin]) for (origin,) in rows]
@@ -376,8 +378,12 @@ def _settle(accepted: Sequence[Accepted]) -> tuple[dict[tuple[str, ...], _First]
 
 def _decision(item: Rejected) -> Event:
     """The event that a record was put into quarantine; its bytes, which may be anything, are named by their SHA-256."""
-    content = {"reason": item.reason, "bytes": len(item.raw), "sha256": hashlib.sha256(item.raw).hexdigest()}
-    return own_event("quarantine.put", target=Target(type="record", id=item.origin), metadata=content)
+    content = {
+        "reason": item.reason,
+        "bytes": len(item.record.body),
+        "sha256": hashlib.sha256(item.record.body).hexdigest(),
+    }
+    return own_event("quarantine.put", target=Target(type="record", id=item.record.origin), metadata=content)
 
 
 def _conflict(item: Accepted) -> Rejected:
@@ -385,7 +391,7 @@ def _conflict(item: Accepted) -> Rejected:
     detail = (
         f"id {id!a} of source {source!a} in tenant {tenant!a} is taken by an event of other content: ids must be unique"
     )
-    return Rejected(item.origin, item.raw, "conflict", detail)
+    return Rejected(item.record, "conflict", detail)
 
 
 def _storable(text: str) -> str:

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from prooftrail import segments, verification
 from prooftrail.database import Connection
 from prooftrail.evidence import Evidence
-from prooftrail.formats import Rejected
+from prooftrail.formats import RawRecord, Rejected
 from prooftrail.ledger import entry
 from prooftrail.store import Store
 from prooftrail.verification import Authority, Finding, LogKeys, Question, Report, rows, scan
@@ -36,7 +36,7 @@ def fill(database: LogDatabase, chance: random.Random, batches: int = 6, size: i
             events = [rich(batch * size + number, chance, tenant="acme") for number in range(size)]
             others = [rich(batch * size + number, chance, tenant="globex") for number in range(3)]
             store.append([accepted(event) for event in [*events, *others]], [])
-        store.append([], [Rejected(f"sqs:events:{first}", b"{broken", "invalid-json", "no JSON")])
+        store.append([], [Rejected(RawRecord(f"sqs:events:{first}", b"{broken"), "invalid-json", "no JSON")])
 
 
 @pytest.fixture

@@ -211,8 +211,8 @@ class TestContainers:
         items = [native(id="a"), native(action=None), native(message="a\0b"), native(id="d")]
         outcomes = read(json.dumps(wrap(items), indent=indent).encode())
         assert [type(outcome) for outcome in outcomes] == [Accepted, Rejected, Rejected, Accepted]
-        assert [json.loads(outcome.raw) for outcome in outcomes] == items
-        assert [outcome.origin for outcome in outcomes] == [f"sqs:q:m:{number}" for number in range(4)]
+        assert [json.loads(outcome.record.body) for outcome in outcomes] == items
+        assert [outcome.record.origin for outcome in outcomes] == [f"sqs:q:m:{number}" for number in range(4)]
 
     def test_elements_without_id_get_different_ones(self) -> None:
         outcomes = read([native(id=None), native(id=None)])
@@ -222,7 +222,7 @@ class TestContainers:
     def test_an_empty_list_is_refused_because_nobody_sends_nothing(self, body: bytes) -> None:
         (outcome,) = read(body)
         assert isinstance(outcome, Rejected)
-        assert (outcome.reason, outcome.raw) == ("unknown-shape", body)
+        assert (outcome.reason, outcome.record.body) == ("unknown-shape", body)
 
     def test_an_event_that_has_a_field_called_records_is_an_event(self) -> None:
         assert event_of(native(Records=[{"a": 1}])).metadata == {"Records": [{"a": 1}]}
@@ -241,7 +241,7 @@ class TestContainers:
     def test_a_list_that_is_not_all_there_is_goes_to_quarantine_whole(self, body: bytes) -> None:
         (outcome,) = read(body)
         assert isinstance(outcome, Rejected)
-        assert outcome.raw == body
+        assert outcome.record.body == body
 
     def test_more_elements_than_the_limit_are_one_rejected_record(self) -> None:
         assert len(read([{"id": "x" * 50}] * formats.MOST_ELEMENTS)) == formats.MOST_ELEMENTS
@@ -336,7 +336,7 @@ class TestCloudTrail:
         for file in LOGS:
             outcomes = read(file.read_bytes())
             assert all(isinstance(outcome, Accepted) for outcome in outcomes)
-            assert [json.loads(outcome.raw) for outcome in outcomes] == json.loads(file.read_bytes())["Records"]
+            assert [json.loads(outcome.record.body) for outcome in outcomes] == json.loads(file.read_bytes())["Records"]
 
     def test_who_did_what_to_what_is_found(self) -> None:
         event = event_of(self.RECORD)
@@ -414,7 +414,7 @@ def check_total(body: bytes) -> None:
     outcomes = read(body)
     assert outcomes
     for outcome in outcomes:
-        assert outcome.raw in body
+        assert outcome.record.body in body
         if isinstance(outcome, Accepted):
             assert formats.EARLIEST <= outcome.event.time <= LATEST
             assert len(outcome.event.statement().digest()) == 32

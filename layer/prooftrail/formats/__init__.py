@@ -1,22 +1,28 @@
 """Raw records become events: what format is this, which events does it hold, and why not, where it holds none.
 
-Each format is one module with one table from its names to ours. Formats are recognised by the shape of the JSON. A record
-may hold several events (a CloudTrail log file does); each of them is accepted or rejected on its own.
+Each format is one module with one table from its names to ours. Formats are recognised by the record's headers, content
+type among them, and by the shape of the document. A record may hold several events (a CloudTrail log file does); each of
+them is accepted or rejected on its own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol, Self
 
 import msgspec
 
 from prooftrail import strict_json
-from prooftrail.errors import InvalidRecord
+from prooftrail.errors import ConfigurationError, InvalidRecord
 from prooftrail.event import OWN_SOURCE, Event
 from prooftrail.formats import cloudtrail, eventbridge, native
+from prooftrail.formats.records import Accepted, Given, RawRecord, Rejected
+
+__all__ = ["FORMATS", "Accepted", "Defaults", "Format", "Given", "RawRecord", "Rejected", "read"]
+
+TENANT_HEADER = "prooftrail-tenant"  # by which a producer, or its broker, says whose a record is that does not
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_ELEMENTS = 10_000  # of one record; more would let one message fill the quarantine
@@ -24,51 +30,64 @@ FEW_ELEMENTS = 10
 SMALLEST_EVENT = 50  # bytes: the names of the fields that an event must have take as much
 
 
-class RawRecord(msgspec.Struct, frozen=True):
-    """What a broker handed over: its exact bytes, and the name under which it would hand them over again."""
+class Format(Protocol):
+    """A module that reads one format."""
 
-    origin: str
-    body: bytes
+    def recognises(self, document: dict[str, Any], headers: Mapping[str, str], /) -> bool:
+        """Tell whether the document, with its record's headers, is of this format."""
 
-
-class Accepted(msgspec.Struct, frozen=True):
-    """An event, with the bytes that it came as: they are needed if its identity turns out to be taken."""
-
-    origin: str
-    raw: bytes
-    event: Event
+    def to_event(self, document: dict[str, Any], given: Given, /) -> Event:
+        """Map the document. Raises `InvalidRecord` or `msgspec.ValidationError` where it is no event."""
 
 
-class Rejected(msgspec.Struct, frozen=True):
-    """A record, or an element of one, that can never become an event; goes to quarantine."""
-
-    origin: str
-    raw: bytes
-    reason: str
-    detail: str
+# In the order in which they are asked; what none of them recognises is read as the tenant's default, else as our own.
+FORMATS: dict[str, Format] = {"cloudtrail": cloudtrail, "native": native}
 
 
-def read(record: RawRecord, latest: datetime) -> Iterator[Accepted | Rejected]:
+class Defaults(msgspec.Struct, frozen=True):
+    """What stands in where a record does not say: the tenant, and by tenant the format that its producers send."""
+
+    tenant: str | None = None
+    formats: Mapping[str, str] = {}
+
+    @classmethod
+    def parse(cls, tenant: str, formats: str) -> Self:
+        """Read what settings say: a tenant or nothing, and ``<tenant>=<format>`` pairs, comma-separated.
+
+        Raises `ConfigurationError` where a format is not one of `FORMATS`.
+        """
+        pairs = dict(item.strip().partition("=")[::2] for item in formats.split(",") if item.strip())
+        for name, format in pairs.items():
+            if format not in FORMATS:
+                raise ConfigurationError(f"DEFAULT_FORMATS: expected {name}=<{'|'.join(FORMATS)}>, got {format!a}")
+        return cls(tenant or None, pairs)
+
+
+NO_DEFAULTS = Defaults()
+
+
+def read(record: RawRecord, latest: datetime, defaults: Defaults = NO_DEFAULTS) -> Iterator[Accepted | Rejected]:
     """Read one record into its events and rejected parts, at least one of them.
 
-    `latest` is the furthest time an event may carry: a wrong clock must not make partitions for far years.
+    `latest` is the furthest time an event may carry: a wrong clock must not make partitions for far years. Raises
+    `RetryableError` where what is needed to read the record cannot be had at the moment.
     """
     try:
         document = strict_json.decode(record.body)
     except InvalidRecord as error:
         elements = _elements(record.body)
         if len(elements) < 2:
-            yield Rejected(record.origin, record.body, error.reason, error.detail)
+            yield Rejected(record, error.reason, error.detail)
             return
     else:
         if _container(document, len(record.body)) is None:
-            yield _event(document, record.origin, record.body, latest)
+            yield _event(document, record, latest, defaults)
             return
         elements = _elements(record.body)
     for number, element in enumerate(elements):
-        yield _element(bytes(element), f"{record.origin}:{number}", latest)
+        yield _element(RawRecord(f"{record.origin}:{number}", bytes(element), record.headers), latest, defaults)
     if not elements:
-        yield Rejected(record.origin, record.body, "unknown-shape", "expected at least one event, got an empty list")
+        yield Rejected(record, "unknown-shape", "expected at least one event, got an empty list")
 
 
 def _container(document: Any, size: int) -> list[Any] | None:
@@ -99,30 +118,39 @@ def _plausible(elements: int, size: int) -> bool:
     return elements <= MOST_ELEMENTS and (elements <= FEW_ELEMENTS or size >= elements * SMALLEST_EVENT)
 
 
-def _element(raw: bytes, origin: str, latest: datetime) -> Accepted | Rejected:
+def _element(record: RawRecord, latest: datetime, defaults: Defaults) -> Accepted | Rejected:
     try:
-        return _event(strict_json.decode(raw), origin, raw, latest)
+        return _event(strict_json.decode(record.body), record, latest, defaults)
     except InvalidRecord as error:
-        return Rejected(origin, raw, error.reason, error.detail)
+        return Rejected(record, error.reason, error.detail)
 
 
-def _event(document: Any, origin: str, raw: bytes, latest: datetime) -> Accepted | Rejected:
+def _event(document: Any, record: RawRecord, latest: datetime, defaults: Defaults) -> Accepted | Rejected:
     try:
-        return Accepted(origin, raw, _admitted(_map(document, origin), latest))
+        return Accepted(record, _admitted(_map(document, record, defaults), latest))
     except InvalidRecord as error:
-        return Rejected(origin, raw, error.reason, error.detail)
+        return Rejected(record, error.reason, error.detail)
     except msgspec.ValidationError as error:
-        return Rejected(origin, raw, "invalid-field", str(error))
+        return Rejected(record, "invalid-field", str(error))
 
 
-def _map(document: Any, origin: str) -> Event:
+def _map(document: Any, record: RawRecord, defaults: Defaults) -> Event:
     if not isinstance(document, dict):
         raise InvalidRecord("unknown-shape", f"expected a JSON object, got {_kind(document)}")
+    origin, headers = record.origin, record.headers
     if eventbridge.recognises(document):
         document, origin = eventbridge.unwrap(document, origin)
-    if cloudtrail.recognises(document):
-        return cloudtrail.to_event(document)
-    return native.to_event(document, fallback_id=origin)
+    tenant = headers.get(TENANT_HEADER) or defaults.tenant
+    given = Given(origin, headers, tenant)
+    return _format(document, headers, defaults, tenant).to_event(document, given)
+
+
+def _format(document: dict[str, Any], headers: Mapping[str, str], defaults: Defaults, tenant: str | None) -> Format:
+    for format in FORMATS.values():
+        if format.recognises(document, headers):
+            return format
+    named = document.get("tenant", tenant)
+    return FORMATS[defaults.formats.get(named, "native") if isinstance(named, str) else "native"]
 
 
 def _admitted(event: Event, latest: datetime) -> Event:

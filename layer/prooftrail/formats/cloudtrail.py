@@ -6,11 +6,13 @@ its own name, so the whole record can be had back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from prooftrail.errors import InvalidRecord
-from prooftrail.event import LONGEST_IDENTIFIER, Event
-from prooftrail.formats import native
+from prooftrail.event import Event
+from prooftrail.formats.fields import convert, is_identifier, move, present
+from prooftrail.formats.records import Given
 
 # Theirs -> ours, where one value becomes one field as it is.
 _FIELDS = {
@@ -52,33 +54,29 @@ _TARGETS = {
 }
 
 
-def recognises(document: dict[str, Any]) -> bool:
+def recognises(document: dict[str, Any], _headers: Mapping[str, str]) -> bool:
     """Tell whether the document is a CloudTrail record."""
     return "eventVersion" in document and "eventName" in document and "eventID" in document
 
 
-def to_event(record: dict[str, Any]) -> Event:
+def to_event(record: dict[str, Any], _given: Given) -> Event:
     """Map one CloudTrail record; the tenant is the account that received it.
 
     Raises `InvalidRecord` or `msgspec.ValidationError` where a field is missing or of the wrong type.
     """
-    rest = {name: value for name, value in record.items() if value is not None}
+    rest = present(record)
     identity = rest.get("userIdentity", {})
     if not isinstance(identity, dict):
         raise InvalidRecord("invalid-field", "expected `object` - at `$.userIdentity`")
-    fields = _move(rest, _FIELDS)
+    fields = move(rest, _FIELDS)
     fields.setdefault("tenant", identity.get("accountId"))
     failed = "errorCode" in rest or "errorMessage" in rest or _sign_in_failed(rest)
     fields["outcome"] = "failure" if failed else "success"
-    fields["error"] = _move(rest, _ERROR) or None
-    fields["actor"] = _move(rest, _ACTOR) | _actor(identity) or None
+    fields["error"] = move(rest, _ERROR) or None
+    fields["actor"] = move(rest, _ACTOR) | _actor(identity) or None
     fields["target"] = _target(rest, fields.get("source"))
     fields["metadata"] = rest
-    return native.convert({name: value for name, value in fields.items() if value is not None})
-
-
-def _move(rest: dict[str, Any], table: dict[str, str]) -> dict[str, Any]:
-    return {ours: rest.pop(theirs) for theirs, ours in table.items() if theirs in rest}
+    return convert(present(fields))
 
 
 def _actor(identity: dict[str, Any]) -> dict[str, Any]:
@@ -92,16 +90,11 @@ def _actor(identity: dict[str, Any]) -> dict[str, Any]:
         "session_id": identity.get("accessKeyId"),
         "roles": [role] if isinstance(role, str) else None,
     }
-    return {name: value for name, value in actor.items() if value is not None}
+    return present(actor)
 
 
 def _first(identity: dict[str, Any], *names: str) -> str | None:
-    return next((identity[name] for name in names if _is_identifier(identity.get(name))), None)
-
-
-def _is_identifier(value: Any) -> bool:
-    """Tell whether a value may identify an actor or a target; where none does, `metadata` still has them all."""
-    return isinstance(value, str) and 0 < len(value) <= LONGEST_IDENTIFIER
+    return next((identity[name] for name in names if is_identifier(identity.get(name))), None)
 
 
 def _sign_in_failed(record: dict[str, Any]) -> bool:
@@ -114,11 +107,11 @@ def _target(record: dict[str, Any], source: Any) -> dict[str, Any] | None:
     resources = record.get("resources")
     if isinstance(resources, list) and resources and isinstance(resources[0], dict):
         arn = resources[0].get("ARN") or resources[0].get("ARNPrefix")
-        if _is_identifier(arn):
+        if is_identifier(arn):
             return {"id": arn, "type": resources[0].get("type") or None}
     request = record.get("requestParameters")
     if isinstance(request, dict):
         for name, kind in _TARGETS.items():
-            if _is_identifier(request.get(name)):
+            if is_identifier(request.get(name)):
                 return {"id": request[name], "type": kind}
     return {"id": source, "type": "AWS::Service"} if source else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC
+from collections.abc import Mapping
 from typing import Any
-
-import msgspec
 
 from prooftrail.errors import InvalidRecord
 from prooftrail.event import Actor, Error, Event, Target
+from prooftrail.formats.fields import convert
+from prooftrail.formats.records import Given
 
 _EVENT_FIELDS = frozenset(Event.__struct_fields__)
 _NESTED_FIELDS = {
@@ -20,13 +20,20 @@ _NESTED_FIELDS = {
 _FINER_THAN_MICROSECONDS = re.compile(r"\.\d{6}\d*[1-9]")
 
 
-def to_event(document: dict[str, Any], fallback_id: str) -> Event:
-    """Map a native document; one without ``id`` gets `fallback_id`, which a redelivery must derive again.
+def recognises(document: dict[str, Any], _headers: Mapping[str, str]) -> bool:
+    """Tell whether the document has the two fields that only ours have together."""
+    return "action" in document and "tenant" in document
+
+
+def to_event(document: dict[str, Any], given: Given) -> Event:
+    """Map a native document; one without ``id`` is called like its record, which a redelivery repeats.
 
     Raises `InvalidRecord` or `msgspec.ValidationError` with the path of the field, what was expected and what came.
     """
     fields = {name: value for name, value in document.items() if value is not None}
-    fields.setdefault("id", fallback_id)
+    fields.setdefault("id", given.origin)
+    if given.tenant is not None:
+        fields.setdefault("tenant", given.tenant)
     unknown = {name: fields.pop(name) for name in fields.keys() - _EVENT_FIELDS}
     for part, known in _NESTED_FIELDS.items():
         if isinstance(fields.get(part), dict):
@@ -38,17 +45,6 @@ def to_event(document: dict[str, Any], fallback_id: str) -> Event:
     if unknown:
         fields["metadata"] = _merged(fields.get("metadata", {}), unknown)
     return convert(fields)
-
-
-def convert(fields: dict[str, Any]) -> Event:
-    """Check the fields' types and limits and make the event, its time in UTC."""
-    event = msgspec.convert(fields, Event)
-    try:
-        return msgspec.structs.replace(event, time=event.time.astimezone(UTC))
-    except OverflowError:
-        raise InvalidRecord(
-            "time-out-of-range", f"time is {event.time.isoformat()}, in UTC beyond the years 1 to 9999"
-        ) from None
 
 
 def _split(value: dict[str, Any], known: frozenset[str]) -> tuple[dict[str, Any] | None, dict[str, Any]]:

@@ -71,7 +71,10 @@ def verify(
     with snapshot(connection, shared=workers is not None) as view:
         ids = _batches(connection, question)
         total = sum(count for _, count in ids)
-        jobs = [*_walks(connection, question, authority, published, inquiry.report), *_scans(connection, question, ids, workers.count if workers else 1)]
+        jobs = [
+            *_walks(connection, question, authority, published, inquiry.report),
+            *_scans(connection, question, ids, workers.count if workers else 1),
+        ]
         inquiry.look(view, jobs, lambda: progress(inquiry.report.entries, total))
         keys_differ = _keys_differ(connection, question, inquiry.report)
         if question.tenant is None:
