@@ -22,8 +22,7 @@ ENV ?= prod
 RUN := .venv/bin
 SAM := $(UV) run --quiet --isolated --only-group sam sam
 SIGNERS := functions/checkpoint/requirements.txt functions/witness/requirements.txt
-REQUIREMENTS := layer/requirements.txt functions/query/requirements.txt functions/archive/requirements.txt \
-	functions/verify/requirements.txt $(SIGNERS)
+REQUIREMENTS := layer/requirements.txt $(foreach name,ingest query archive verify,functions/$(name)/requirements.txt) $(SIGNERS)
 EXPORT := $(UV) export --frozen --no-default-groups --no-emit-project --no-header --no-annotate --quiet
 export UV_PYTHON := $(PYTHON)
 
@@ -72,7 +71,7 @@ lock: | $(filter .local/%,$(UV))
 print-layer/requirements.txt:
 	@$(EXPORT)
 
-print-functions/query/requirements.txt print-functions/archive/requirements.txt: print-functions/%/requirements.txt:
+$(foreach name,ingest query archive,print-functions/$(name)/requirements.txt): print-functions/%/requirements.txt:
 	@$(EXPORT) --extra $* --prune aws-lambda-powertools --prune msgspec --prune psycopg
 
 print-functions/verify/requirements.txt:
