@@ -122,13 +122,14 @@ def without_log() -> Iterator[None]:
     def plain_row(batch: Any, position: int) -> tuple[Any, ...]:
         return (*store.to_row(batch.items[position].event, batch.id, position), None)
 
-    def plain_batches(self: Any, batches: Mapping[str, Any]) -> None:
+    def plain_batches(self: Any, batches: Mapping[str, Any]) -> dict[str, int]:
         for tenant, batch in batches.items():
             times = [item.event.time for item in batch.items]
             self._connection.execute(
                 "INSERT INTO prooftrail.batch (id, tenant, event_count, min_time, max_time) VALUES (%s, %s, %s, %s, %s)",
                 [batch.id, tenant, len(times), min(times), max(times)],
             )
+        return dict.fromkeys(batches, 0)
 
     with mock.patch.object(store, "_sealed_row", plain_row), mock.patch.object(store.Store, "_extend_logs", plain_batches):
         yield

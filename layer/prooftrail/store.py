@@ -12,9 +12,9 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import psycopg
@@ -38,15 +38,15 @@ _WRITTEN = (*COLUMNS, "salt")
 _REFUSALS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 
 
+_Key: TypeAlias = tuple[str, ...]  # `Event.key`
+
+
 class _New(NamedTuple):
     """An event about to be stored, with what its log and its key need."""
 
     event: Event
     statement: entry.Statement
     digest: bytes
-
-
-_First: TypeAlias = tuple[_New, Accepted]  # of a key in one call
 
 
 class _Batch(NamedTuple):
@@ -58,15 +58,16 @@ class _Batch(NamedTuple):
     leaf_hashes: list[bytes]
 
 
-class Tally(msgspec.Struct, frozen=True):
-    """How many events ended how."""
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of an accepted event.
 
-    stored: int = 0
-    duplicate: int = 0
-    quarantined: int = 0
+    `index` is its place in its tenant's log; of a duplicate, whose original lies in an earlier batch, `Store.places` knows
+    it. `refusal` says why it is in quarantine.
+    """
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.stored + other.stored, self.duplicate + other.duplicate, self.quarantined + other.quarantined)
+    status: Literal["stored", "duplicate", "quarantined"]
+    index: int | None = None
+    refusal: Rejected | None = None
 
 
 class Store:
@@ -81,8 +82,8 @@ class Store:
         """Tell whether this is the connection it writes to."""
         return self._connection is connection
 
-    def append(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Tally:
-        """Store the accepted and quarantine the rejected, all or nothing; says how many ended how.
+    def append(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> list[Receipt]:
+        """Store the accepted and quarantine the rejected, all or nothing; a receipt for each accepted one, in their order.
 
         Raises `psycopg.OperationalError` for faults that pass; then nothing was stored, or, if the connection broke while
         committing, perhaps everything: appending again finds out.
@@ -95,14 +96,16 @@ class Store:
         except _REFUSALS as error:
             return self._append_around(error, accepted, rejected)
 
-    def _append_around(self, error: psycopg.Error, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Tally:
+    def _append_around(
+        self, error: psycopg.Error, accepted: Sequence[Accepted], rejected: Sequence[Rejected]
+    ) -> list[Receipt]:
         """Halve until the event that the database refuses stands alone, and quarantine it with the database's words."""
         if not accepted:
             raise error
         if len(accepted) == 1:
-            culprit = accepted[0]
-            refused = Rejected(culprit.record, "refused-by-database", str(error))
-            return self._append_known([], [*rejected, refused])
+            refused = Rejected(accepted[0].record, "refused-by-database", str(error))
+            self._append_known([], [*rejected, refused])
+            return [Receipt("quarantined", refusal=refused)]
         middle = len(accepted) // 2
         return self.append(accepted[:middle], rejected) + self.append(accepted[middle:], [])
 
@@ -114,20 +117,21 @@ class Store:
         self._ensure_places(events)
         self._enter(self._claimed_own(events))
 
-    def _append_known(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Tally:
+    def _append_known(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> list[Receipt]:
         self._ensure_places([item.event for item in accepted])
-        firsts, conflicts = _settle(accepted)
+        items = [_new(item.event) for item in accepted]
+        firsts = _firsts(items)
         with self._connection.transaction():
-            new = self._claim_keys([item for item, _ in firsts.values()])
-            conflicts += self._conflicts({key: first for key, first in firsts.items() if key not in new})
-            decisions = self._claimed_own(self._quarantine([*rejected, *conflicts]))
-            self._enter([item for key, (item, _) in firsts.items() if key in new] + decisions)
+            claimed = self._claim_keys(list(firsts.values()))
+            standing = {key: firsts[key].digest for key in claimed} | self._digests(firsts.keys() - claimed)
+            conflicts = _conflicts(accepted, items, standing)
+            decisions = self._claimed_own(self._quarantine([*rejected, *conflicts.values()]))
+            places = self._enter([item for key, item in firsts.items() if key in claimed] + decisions)
             # Commit. Before: nothing of this is visible. After: all of it is durable.
-        return Tally(
-            stored=len(new),
-            duplicate=len(accepted) - len(new) - len(conflicts),
-            quarantined=len(rejected) + len(conflicts),
-        )
+        return [
+            _receipt(item is firsts[key], conflicts.get(number), places.get(key))
+            for number, (item, key) in enumerate((item, item.event.key) for item in items)
+        ]
 
     def _ensure_places(self, events: Sequence[Event]) -> None:
         """Make missing months and logs, each in a transaction of its own, before ours holds any lock.
@@ -151,7 +155,7 @@ class Store:
             )
             self._logs |= tenants
 
-    def _claim_keys(self, items: Sequence[_New]) -> set[tuple[str, ...]]:
+    def _claim_keys(self, items: Sequence[_New]) -> set[_Key]:
         """Insert the keys that are not there yet and return them.
 
         In one order everywhere, so that two transactions never wait for each other in a circle. A key that another
@@ -183,13 +187,10 @@ class Store:
         self._claim_keys(items)
         return items
 
-    def _conflicts(self, known: Mapping[tuple[str, ...], _First]) -> list[Rejected]:
-        """Those whose identity belongs to an event of other content; the rest are honest duplicates.
-
-        Nobody can tell any more what an erased event said, so whatever comes under its identity counts as a duplicate.
-        """
+    def _digests(self, known: Collection[_Key]) -> dict[_Key, bytes | None]:
+        """The digests of the events that have these keys: None of an erased one."""
         if not known:
-            return []
+            return {}
         rows = self._connection.execute(
             """
             SELECT tenant, id, source, digest
@@ -198,8 +199,7 @@ class Store:
             """,
             [list(part) for part in zip(*known, strict=True)],
         )
-        stored: dict[tuple[str, ...], bytes | None] = {(tenant, id, source): digest for tenant, id, source, digest in rows}
-        return [_conflict(accepted) for key, (item, accepted) in known.items() if stored[key] not in (item.digest, None)]
+        return {(tenant, id, source): digest for tenant, id, source, digest in rows}
 
     def _quarantine(self, rejected: Sequence[Rejected]) -> list[Event]:
         """Put records away and return the decisions to do so, as events; a redelivered record is there already."""
@@ -223,11 +223,17 @@ class Store:
         )
         return [_decision(by_origin[origin]) for (origin,) in rows]
 
-    def _enter(self, items: Sequence[_New]) -> None:
+    def _enter(self, items: Sequence[_New]) -> dict[_Key, int]:
         """Give the events their places: copied as batches, one per tenant, then the batches put into the tenants' logs."""
-        if items:
-            batches = self._copy(items)
-            self._extend_logs(batches)
+        if not items:
+            return {}
+        batches = self._copy(items)
+        firsts = self._extend_logs(batches)
+        return {
+            item.event.key: firsts[tenant] + position
+            for tenant, batch in batches.items()
+            for position, item in enumerate(batch.items)
+        }
 
     def _copy(self, items: Sequence[_New]) -> dict[str, _Batch]:
         """Copy the events, month by month, straight into the partitions; returns each tenant's batch."""
@@ -255,8 +261,11 @@ class Store:
             for (tenant, of_tenant), (id,) in zip(by_tenant.items(), ids, strict=True)
         }
 
-    def _extend_logs(self, batches: Mapping[str, _Batch]) -> None:
-        """Lock the heads of the logs, in one order everywhere, and append the batches; all that follows is the commit."""
+    def _extend_logs(self, batches: Mapping[str, _Batch]) -> dict[str, int]:
+        """Lock the heads of the logs, in one order everywhere, and append the batches; all that follows is the commit.
+
+        Returns the leaf index of the first event of each batch.
+        """
         heads = self._lock_heads(sorted(batches))
         firsts = {tenant: head.size for tenant, head in heads.items()}
         for tenant, head in heads.items():
@@ -277,6 +286,7 @@ class Store:
             """,
             list(map(list, columns)),
         )
+        return firsts
 
     def _lock_heads(self, tenants: list[str]) -> dict[str, Frontier]:
         rows = self._connection.execute(
@@ -364,16 +374,32 @@ def _new(event: Event) -> _New:
     return _New(event, statement, statement.digest())
 
 
-def _settle(accepted: Sequence[Accepted]) -> tuple[dict[tuple[str, ...], _First], list[Rejected]]:
-    """Settle twins inside one batch: the first of each key, and those that contradict it."""
-    firsts: dict[tuple[str, ...], _First] = {}
-    conflicts: list[Rejected] = []
-    for item in accepted:
-        new = _new(item.event)
-        first, _ = firsts.setdefault(item.event.key, (new, item))
-        if first.digest != new.digest:
-            conflicts.append(_conflict(item))
-    return firsts, conflicts
+def _firsts(items: Sequence[_New]) -> dict[_Key, _New]:
+    """Of twins in one batch, the first."""
+    firsts: dict[_Key, _New] = {}
+    for item in items:
+        firsts.setdefault(item.event.key, item)
+    return firsts
+
+
+def _conflicts(
+    accepted: Sequence[Accepted], items: Sequence[_New], standing: Mapping[_Key, bytes | None]
+) -> dict[int, Rejected]:
+    """Those, by number, whose identity belongs to an event of other content; the rest are new, or honest duplicates.
+
+    Nobody can tell any more what an erased event said, so whatever comes under its identity counts as a duplicate.
+    """
+    return {
+        number: _conflict(accepted[number])
+        for number, item in enumerate(items)
+        if standing[item.event.key] not in (item.digest, None)
+    }
+
+
+def _receipt(first: bool, conflict: Rejected | None, index: int | None) -> Receipt:
+    if conflict is not None:
+        return Receipt("quarantined", refusal=conflict)
+    return Receipt("stored" if first and index is not None else "duplicate", index)
 
 
 def _decision(item: Rejected) -> Event:

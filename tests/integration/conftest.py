@@ -20,6 +20,7 @@ import log
 import query
 import reader
 import verify
+import writer
 from prooftrail import api_keys, signing
 from prooftrail.evidence import Evidence
 from prooftrail.invocation import Context
@@ -53,9 +54,9 @@ def ingesting(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterato
         answer = ingest.handler(event, Context("ingest", seconds))
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
-    with fresh(ingest):
+    with fresh(writer):
         yield call
-        ingest._writer()._database.discard()
+        writer.writer().discard()
 
 
 @pytest.fixture

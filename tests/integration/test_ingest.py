@@ -12,8 +12,8 @@ import msgspec
 import psycopg
 import pytest
 
-import ingest
 import sources
+import writer
 from prooftrail import store
 from tests.conftest import LogDatabase
 from tests.factories import native, sqs, sqs_record
@@ -56,6 +56,16 @@ def test_an_id_used_for_other_content_is_a_conflict_and_never_silent(
         assert ingesting(batch) == []
     assert database.count("event") == 1
     assert quarantined(database) == [("conflict", json.dumps(second).encode())]
+
+
+def test_twins_of_other_content_than_what_is_stored_are_conflicts_all_of_them(
+    database: LogDatabase, ingesting: Ingesting
+) -> None:
+    stored, other = native(id="one"), native(id="one", message="other")
+    ingesting(sqs(stored))
+    assert ingesting(sqs(other, stored, other)) == []
+    assert database.count("event") == 1
+    assert quarantined(database) == [("conflict", json.dumps(other).encode())] * 2
 
 
 def test_events_that_are_equal_but_written_otherwise_are_duplicates(database: LogDatabase, ingesting: Ingesting) -> None:
@@ -147,7 +157,7 @@ def test_a_thousand_records_take_a_handful_of_statements_and_one_transaction(
     database: LogDatabase, ingesting: Ingesting
 ) -> None:
     ingesting(sqs(native()))  # warm: connected, the month is there
-    connection = ingest._writer()._database.connection(0)
+    connection = writer.writer().connection(0)
     with tempfile.TemporaryFile() as trace:
         connection.pgconn.trace(trace.fileno())
         connection.pgconn.set_trace_flags(psycopg.pq.Trace.SUPPRESS_TIMESTAMPS)
@@ -170,7 +180,7 @@ def test_many_handlers_at_once_store_each_event_once_and_never_deadlock(
 
     def append(events: list[dict[str, Any]]) -> None:
         with database.connect("ingest") as connection:
-            accepted, rejected = ingest._read(sources.from_sqs(sqs(*events)))
+            accepted, rejected = writer.read(sources.from_sqs(sqs(*events)))
             store.Store(connection).append(accepted, rejected)
 
     with ThreadPoolExecutor(8) as pool:
