@@ -30,6 +30,7 @@ class IngestSettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True
     max_future_hours: int = 24  # an event further ahead than this is quarantined
     default_tenant: str = ""  # of events that name none; without it they are quarantined
     default_formats: str = ""  # <tenant>=<format>, comma-separated: of documents that no format recognises
+    kafka_partial_failures: bool = False  # whether Kafka's mappings have ReportBatchItemFailures
 
 
 class QuerySettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True):

@@ -180,7 +180,7 @@ def test_many_handlers_at_once_store_each_event_once_and_never_deadlock(
 
     def append(events: list[dict[str, Any]]) -> None:
         with database.connect("ingest") as connection:
-            accepted, rejected = writer.read(sources.from_sqs(sqs(*events)))
+            accepted, rejected = writer.read([delivery.record for delivery in sources.from_sqs(sqs(*events)).deliveries])
             store.Store(connection).append(accepted, rejected)
 
     with ThreadPoolExecutor(8) as pool:

@@ -18,8 +18,8 @@ LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def outcomes(name: str) -> list[Any]:
-    records = sources.from_sqs(json.loads((EVENTS / name).read_bytes()))
-    return [outcome for record in records for outcome in formats.read(record, LATEST)]
+    batch = sources.of(json.loads((EVENTS / name).read_bytes()))
+    return [outcome for delivery in batch.deliveries for outcome in formats.read(delivery.record, LATEST)]
 
 
 @pytest.mark.parametrize("file", sorted(EVENTS.glob("*.json")), ids=lambda file: file.name)
