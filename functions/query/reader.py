@@ -47,7 +47,7 @@ class Reader(NamedTuple):
 
 
 def reader_of(request: APIGatewayProxyEvent, asked: ReaderParameters) -> Reader:
-    """Tell who sent the request. Raises a `Problem` where the key is not good, or reads another tenant only."""
+    """Tell who sent the request. Raises a `Problem` where the key is not good, writes, or reads another tenant only."""
     connection = connect()
     key = presented_key(request)
     holder = api_keys.holder_of(connection, key) if key else None
@@ -57,6 +57,8 @@ def reader_of(request: APIGatewayProxyEvent, asked: ReaderParameters) -> Reader:
             "expected a valid key in `Authorization: Bearer ...`",
             {"WWW-Authenticate": 'Bearer realm="prooftrail"'},
         )
+    if holder.role == "writer":
+        raise Problem(HTTPStatus.FORBIDDEN, "this key sends events and reads nothing: ask with a reader's")
     if asked.tenant in (None, holder.tenant) or holder.tenant == api_keys.ALL_TENANTS:
         return Reader(request, connection, holder, asked.tenant or holder.tenant)
     raise Problem(HTTPStatus.FORBIDDEN, "this key reads one tenant only: leave `tenant` out or name that one")

@@ -15,7 +15,8 @@ from prooftrail.errors import PermanentError
 from prooftrail.event import OWN_TENANT, Target, own_event
 
 ALL_TENANTS = "*"
-Role: TypeAlias = Literal["reader", "privacy"]  # the latter may also ask for erasures, and approve another's
+# privacy reads too, and may ask for erasures, and approve another's; a writer sends events and reads nothing
+Role: TypeAlias = Literal["reader", "privacy", "writer"]
 
 _PREFIX = "pt_"
 
@@ -37,7 +38,7 @@ class ApiKey(msgspec.Struct, frozen=True):
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who asks: the key's number and label, and the tenant that it reads (`ALL_TENANTS` for an operator's), its role."""
+    """Who asks: the key's number and label, the tenant that it is for (`ALL_TENANTS` for an operator's), its role."""
 
     id: int
     tenant: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ProoftrailError(Exception):
     """The root of all errors that Prooftrail raises on purpose."""
@@ -36,9 +38,13 @@ class ArchiveFailed(RetryableError):
 
 
 class InvalidRecord(PermanentError):
-    """A record can never become an event: ``reason`` is a fixed word for machines, the message is for people."""
+    """A record can never become an event: ``reason`` is a fixed word for machines, the message is for people.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    ``fields`` says by the path of each field (``actor.id``) what is wrong with it, where it is known.
+    """
+
+    def __init__(self, reason: str, detail: str, fields: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.fields = fields or {}

@@ -109,6 +109,30 @@ class Store:
         middle = len(accepted) // 2
         return self.append(accepted[:middle], rejected) + self.append(accepted[middle:], [])
 
+    def places(self, keys: Collection[_Key]) -> dict[_Key, int]:
+        """The leaf indexes of the events that have these keys, as far as they are known.
+
+        Not of those that were erased, for nobody can tell whether what came again is the same; nor of archived ones.
+        """
+        if not keys:
+            return {}
+        rows = self._connection.execute(
+            """
+            SELECT tenant, id, source, first_index + position
+            FROM prooftrail.event_key AS key
+            JOIN unnest(%s::text[], %s::text[], %s::text[]) AS wanted (tenant, id, source) USING (tenant, id, source)
+            CROSS JOIN LATERAL (
+                SELECT batch_id, position FROM prooftrail.event
+                WHERE event.tenant = key.tenant AND event.time = key.time AND event.id = key.id AND event.source = key.source
+                LIMIT 1  -- keeps the planner to a look into the index for each
+            ) AS event
+            JOIN prooftrail.batch ON batch.id = batch_id
+            WHERE digest IS NOT NULL
+            """,
+            [list(part) for part in zip(*keys, strict=True)],
+        )
+        return {(tenant, id, source): index for tenant, id, source, index in rows}
+
     def append_own(self, *events: Event) -> None:
         """Append Prooftrail's own events to their logs, in the caller's transaction, once in it and as its last step.
 

@@ -277,6 +277,16 @@ class TestEventBridge:
         assert refusal_of(self.envelope("text"))[0] == "invalid-field"
 
 
+def test_every_wrong_field_is_named_not_the_first_alone() -> None:
+    wrong = native(action=5, source=None, level="no", actor={"id": 5, "name": [], "roles": [1]}, target="x", sequence=-1)
+    (refused,) = read(wrong)
+    assert isinstance(refused, Rejected)
+    names = {"action", "source", "level", "actor.id", "actor.name", "actor.roles", "target", "sequence"}
+    assert (refused.reason, refused.fields.keys()) == ("invalid-field", names)
+    assert refused.fields["actor.id"] == "Expected `str | null`, got `int`"
+    assert all(message in refused.detail for message in refused.fields.values())
+
+
 def records() -> Iterator[dict[str, Any]]:
     for file in LOGS:
         yield from json.loads(file.read_bytes())["Records"]

@@ -18,14 +18,20 @@ class Role(StrEnum):
 
     reader = "reader"
     privacy = "privacy"
+    writer = "writer"
 
 
 @app.command("create")
 def create(
-    tenant: Annotated[str, typer.Option(help="The tenant whose events the key reads.")] = "",
-    operator: Annotated[bool, typer.Option("--operator", help="A key for an operator, who reads all tenants.")] = False,
+    tenant: Annotated[str, typer.Option(help="The tenant whose events the key reads, or sends.")] = "",
+    operator: Annotated[bool, typer.Option("--operator", help="A key for an operator, for all tenants.")] = False,
     label: Annotated[str, typer.Option(help="Whom or what the key is for.")] = "",
-    role: Annotated[Role, typer.Option(help="privacy: it may also ask for erasures, and approve another's.")] = Role.reader,
+    role: Annotated[
+        Role,
+        typer.Option(
+            help="privacy: it may also ask for erasures, and approve another's. writer: it sends, and reads nothing."
+        ),
+    ] = Role.reader,
 ) -> None:
     """Make a key and print it. It is shown this once; the database keeps its hash only."""
     if bool(tenant) == operator:

@@ -77,7 +77,7 @@ def read(record: RawRecord, latest: datetime, defaults: Defaults = NO_DEFAULTS) 
     except InvalidRecord as error:
         elements = _elements(record.body)
         if len(elements) < 2:
-            yield Rejected(record, error.reason, error.detail)
+            yield Rejected(record, error.reason, error.detail, error.fields)
             return
     else:
         if _container(document, len(record.body)) is None:
@@ -122,14 +122,14 @@ def _element(record: RawRecord, latest: datetime, defaults: Defaults) -> Accepte
     try:
         return _event(strict_json.decode(record.body), record, latest, defaults)
     except InvalidRecord as error:
-        return Rejected(record, error.reason, error.detail)
+        return Rejected(record, error.reason, error.detail, error.fields)
 
 
 def _event(document: Any, record: RawRecord, latest: datetime, defaults: Defaults) -> Accepted | Rejected:
     try:
         return Accepted(record, _admitted(_map(document, record, defaults), latest))
     except InvalidRecord as error:
-        return Rejected(record, error.reason, error.detail)
+        return Rejected(record, error.reason, error.detail, error.fields)
     except msgspec.ValidationError as error:
         return Rejected(record, "invalid-field", str(error))
 
@@ -155,13 +155,14 @@ def _format(document: dict[str, Any], headers: Mapping[str, str], defaults: Defa
 
 def _admitted(event: Event, latest: datetime) -> Event:
     if event.source == OWN_SOURCE:
-        raise InvalidRecord("reserved-source", f"the source {OWN_SOURCE!a} is for Prooftrail's own events: choose another")
+        message = f"the source {OWN_SOURCE!a} is for Prooftrail's own events: choose another"
+        raise InvalidRecord("reserved-source", message, {"source": message})
     if event.time < EARLIEST:
-        raise InvalidRecord("time-out-of-range", f"time is {event.time.isoformat()}, before 1970: is the field unset?")
+        message = f"time is {event.time.isoformat()}, before 1970: is the field unset?"
+        raise InvalidRecord("time-out-of-range", message, {"time": message})
     if event.time > latest:
-        raise InvalidRecord(
-            "time-out-of-range", f"time is {event.time.isoformat()}, after {latest.isoformat()}: check the clock"
-        )
+        message = f"time is {event.time.isoformat()}, after {latest.isoformat()}: check the clock"
+        raise InvalidRecord("time-out-of-range", message, {"time": message})
     return event
 
 

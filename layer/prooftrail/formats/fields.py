@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from prooftrail.errors import InvalidRecord
-from prooftrail.event import LONGEST_IDENTIFIER, Event
+from prooftrail.event import LONGEST_IDENTIFIER, LONGEST_LABEL, Event
 
 
 def move(rest: dict[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
@@ -27,15 +28,77 @@ def is_identifier(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= LONGEST_IDENTIFIER
 
 
+def find(document: Any, *path: str | int) -> Any:
+    """What stands at a path of names and places in lists; None where nothing does."""
+    for step in path:
+        try:
+            document = document[step]
+        except (LookupError, TypeError):
+            return None
+    return document
+
+
+def first_identifier(*values: Any) -> str | None:
+    """The first of the values that may identify an actor or a target; a number does as its digits."""
+    texts = (str(value) if type(value) is int else value for value in values)
+    return next(filter(is_identifier, texts), None)
+
+
+def text_of(*values: Any, longest: int = LONGEST_LABEL) -> str | None:
+    """The first of the values that is text, not empty and not too long for the field that it is to go into."""
+    return next((value for value in values if isinstance(value, str) and 0 < len(value) <= longest), None)
+
+
 def convert(fields: dict[str, Any]) -> Event:
     """Check the fields' types and limits and make the event, its time in UTC.
 
-    Raises `InvalidRecord` or `msgspec.ValidationError` with the path of the field, what was expected and what came.
+    Raises `InvalidRecord` with the path of every wrong field, what was expected and what came.
     """
-    event = msgspec.convert(fields, Event)
+    try:
+        event = msgspec.convert(fields, Event)
+    except msgspec.ValidationError:
+        raise _invalid(fields) from None
     try:
         return msgspec.structs.replace(event, time=event.time.astimezone(UTC))
     except OverflowError:
         raise InvalidRecord(
-            "time-out-of-range", f"time is {event.time.isoformat()}, in UTC beyond the years 1 to 9999"
+            "time-out-of-range",
+            f"time is {event.time.isoformat()}, in UTC beyond the years 1 to 9999",
+            {"time": "expected a time whose year in UTC is between 1 and 9999"},
         ) from None
+
+
+# What stands in for a required field while the others are looked at.
+_STAND_INS = {"id": "-", "time": datetime(1970, 1, 1, tzinfo=UTC), "tenant": "x", "source": "-", "action": "-"}
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_AT = re.compile(r" - at `\$\.(\w+)(?:\.(\w+))?[^`]*`\Z")
+
+
+def _invalid(fields: Mapping[str, Any]) -> InvalidRecord:
+    """Find every wrong field: msgspec names the first one, so that one is put right and the rest is asked again."""
+    draft = {name: dict(value) if isinstance(value, dict) else value for name, value in fields.items()}
+    wrong: dict[str, str] = {}
+    messages: list[str] = []
+    while message := _fault(draft):
+        missing, at = _MISSING.fullmatch(message), _AT.search(message)
+        name, member = (missing[1], None) if missing else at.groups() if at else ("", None)
+        path = f"{name}.{member}" if member else name
+        messages.append(message)
+        if not name or path in wrong:
+            break
+        wrong[path] = _AT.sub("", message)
+        if member and isinstance(draft[name], dict):
+            del draft[name][member]
+        elif name in _STAND_INS:
+            draft[name] = _STAND_INS[name]
+        else:
+            del draft[name]
+    return InvalidRecord("invalid-field", "; ".join(messages), wrong)
+
+
+def _fault(fields: Mapping[str, Any]) -> str | None:
+    try:
+        msgspec.convert(fields, Event)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return None

@@ -29,11 +29,15 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """A record, or an element of one, that can never become an event; goes to quarantine."""
+    """A record, or an element of one, that can never become an event; goes to quarantine.
+
+    `fields` says by the path of each field (``actor.id``) what is wrong with it, where it is known.
+    """
 
     record: RawRecord
     reason: str
     detail: str
+    fields: Mapping[str, str] = {}
 
 
 class Given(msgspec.Struct, frozen=True):
