@@ -97,7 +97,7 @@ def _outcomes(record: RawRecord, latest: datetime) -> list[Accepted | Rejected]:
         return list(formats.read(record, latest, writer.defaults()))
     except RetryableError:
         raise
-    except Exception as error:  # noqa: BLE001 - a fault of ours, which would hold up all that comes behind
+    except Exception as error:  # noqa: BLE001  # a fault of ours, which would hold up all that comes behind
         logger.exception("a record could not be read", extra={"origin": record.origin})
         return [Rejected(record, "reader-failed", f"reading it failed, replay it after an update: {error!r}")]
 

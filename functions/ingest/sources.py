@@ -91,7 +91,7 @@ def from_sqs(event: dict[str, Any]) -> Batch:
 def _of_message(message: _Message) -> Delivery:
     origin = _name("sqs", message.arn.rpartition(":")[2], message.message_id)
     headers = {
-        name.lower(): _text(value.string_value if value.binary_value is None else value.binary_value)
+        _header(name): _text(value.string_value if value.binary_value is None else value.binary_value)
         for name, value in message.message_attributes.items()
     }
     return Delivery(RawRecord(origin, message.body.encode("utf-8", "surrogatepass"), headers), message.message_id)
@@ -146,7 +146,7 @@ def _kafka_headers(record: _KafkaRecord) -> Iterator[tuple[str, str]]:
     for header in record.headers or ():
         for name, value in header.items():
             # Java's bytes have a sign.
-            yield name.lower(), _text(bytes(number & 0xFF for number in value or ()))
+            yield _header(name), _text(bytes(number & 0xFF for number in value or ()))
     if record.key is not None:
         yield ":key", _text(record.key)
     if record.value_schema_metadata is not None:
@@ -184,8 +184,8 @@ def _of_rabbitmq(message: _RabbitMessage, name: str) -> Delivery:
     headers = properties.pop("headers", None)
     headers = headers if isinstance(headers, dict) else {}
     id = properties.get("messageId") or f"sha256-{_digest(message.data, properties, headers)}"
-    named = {_property(name): _value(value) for name, value in properties.items()}
-    named |= {name.lower(): _value(value) for name, value in headers.items()}
+    named = {_header(_property(name)): _value(value) for name, value in properties.items()}
+    named |= {_header(name): _value(value) for name, value in headers.items()}
     return Delivery(RawRecord(_name("rabbitmq", host, queue, _value(id)), message.data, named))
 
 
@@ -231,7 +231,11 @@ def _name(source: str, *parts: str) -> str:
     return f"{source}:sha256-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
+def _header(name: str) -> str:
+    return _text(name.lower())
+
+
 def _text(value: str | bytes | None) -> str:
-    """A header's value as any column can hold it: what is not UTF-8, and NUL, is written with backslashes."""
+    """A header's text as any column can hold it: what is not UTF-8, and NUL, is written with backslashes."""
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value or ""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
