@@ -16,9 +16,11 @@ OWN_TENANT = "_prooftrail"  # whose log has what concerns no tenant; no producer
 
 # Limits in characters. What is indexed must fit in a B-tree entry (a third of an 8 kB page) whatever its script.
 Tenant = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+LONGEST_NAME = 256
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)]
 LONGEST_IDENTIFIER = 512
-Label = Annotated[str, msgspec.Meta(max_length=1024)]  # a header must stay below 65,536 bytes, as entries of tiles must
+LONGEST_LABEL = 1024  # a header must stay below 65,536 bytes, as entries of tiles must
+Label = Annotated[str, msgspec.Meta(max_length=LONGEST_LABEL)]
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_IDENTIFIER)]
 Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Duration = Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1)]  # beyond, a double rounds integers

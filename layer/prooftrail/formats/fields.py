@@ -31,9 +31,11 @@ def is_identifier(value: Any) -> bool:
 def find(document: Any, *path: str | int) -> Any:
     """What stands at a path of names and places in lists; None where nothing does."""
     for step in path:
-        try:
+        if isinstance(document, dict):
+            document = document.get(step)
+        elif isinstance(document, list) and isinstance(step, int) and step < len(document):
             document = document[step]
-        except (LookupError, TypeError):
+        else:
             return None
     return document
 
@@ -44,8 +46,8 @@ def first_identifier(*values: Any) -> str | None:
     return next(filter(is_identifier, texts), None)
 
 
-def text_of(*values: Any, longest: int = LONGEST_LABEL) -> str | None:
-    """The first of the values that is text, not empty and not too long for the field that it is to go into."""
+def first_text(*values: Any, longest: int = LONGEST_LABEL) -> str | None:
+    """The first of the values that is text, neither empty nor too long for the field that it is to go into."""
     return next((value for value in values if isinstance(value, str) and 0 < len(value) <= longest), None)
 
 
