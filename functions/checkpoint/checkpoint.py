@@ -3,6 +3,9 @@
 EventBridge calls once a minute at most, and no batch should wait so long; so a scheduled run looks several times. A log
 that cannot be signed stops no other one: one that fails for now is tried again at the next look, one that is refused needs
 a person, because what PostgreSQL holds is not what was signed.
+
+What is left of the time until the next look goes to folding what the logs say of their sources (see `sources`). That may
+fail, and signing goes on.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
+import psycopg
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from prooftrail import checkpoints, settings, signing, witness_client
+from prooftrail import checkpoints, settings, signing, sources, witness_client
 from prooftrail.checkpoints import Due, Published, Publisher
 from prooftrail.database import Connection, Database
 from prooftrail.errors import PermanentError
@@ -24,6 +28,7 @@ from prooftrail.telemetry import MetricUnit, logger, metrics
 
 PATIENCE = 20.0  # seconds to wait for the database to wake up
 RUN = 50.0  # seconds after which a run begins nothing new: the next one is called after 60
+LEAST_FOLD = 1.0  # seconds for folding where signing has taken all there were
 LOGS_AT_ONCE = 8  # each waits for S3, KMS and witnesses most of the time
 
 
@@ -52,6 +57,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
         entries += sum(outcome.entries for outcome in outcomes)
         looks += 1
         next_look = began + looks * _settings().checkpoint_seconds
+        fold(deadline=max(min(next_look, began + RUN), time.monotonic() + LEAST_FOLD))
         if event.get("source") != "aws.events" or next_look >= began + RUN:
             left = {state: _tenants(outcomes, state) for state in ("waiting", "failed", "refused")}
             return {"entries": entries, **left}
@@ -69,6 +75,32 @@ def look(deadline: float) -> list[Outcome]:
     if _tenants(outcomes, "failed"):
         _database().discard()  # it may be what failed
     return outcomes
+
+
+def fold(deadline: float) -> None:
+    """Fold every log that grew, as far as time (`time.monotonic`) allows; no failure of it is the affair of signing."""
+    failed = 0
+    try:
+        connection = _database().connection(PATIENCE)
+        for tenant in sources.due(connection):
+            failed += not _folded(connection, tenant, deadline)
+    except Exception:  # noqa: BLE001  # the next look must sign whatever this is
+        failed += 1
+        logger.exception("logs could not be folded, and are tried again")
+        _database().discard()
+    metrics.add_metric("FoldFailed", MetricUnit.Count, failed)
+
+
+def _folded(connection: Connection, tenant: str, deadline: float) -> bool:
+    """Fold one log; says false where PostgreSQL refuses, which is the affair of this log alone."""
+    try:
+        sources.fold(connection, tenant, deadline)
+    except psycopg.Error as error:
+        if connection.closed:
+            raise
+        logger.warning("log not folded, and tried again", extra={"tenant": tenant, "cause": error.diag.message_primary})
+        return False
+    return True
 
 
 def _publish(publisher: Publisher, connection: Connection, began: float, deadline: float, due: Due) -> Outcome:
