@@ -21,6 +21,10 @@ class DatabaseUnavailable(RetryableError):
     """PostgreSQL could not be reached or went away, and the time to wait for it ran out."""
 
 
+class SchemaRegistryUnavailable(RetryableError):
+    """The schema registry did not answer, or not as one; the record that needs it must come again."""
+
+
 class ConfigurationError(PermanentError):
     """A setting is missing or of the wrong form; the message names it."""
 

@@ -33,6 +33,13 @@ class IngestSettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True
     kafka_partial_failures: bool = False  # whether Kafka's mappings have ReportBatchItemFailures
 
 
+class SchemaRegistrySettings(msgspec.Struct, frozen=True, rename="upper", kw_only=True):
+    """For the ingest function, read when the first record in Avro comes."""
+
+    schema_registry_url: str = ""  # without it such records are quarantined
+    schema_registry_secret_arn: str = ""  # {"username": …, "password": …}, where the registry asks who is asking
+
+
 class QuerySettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True):
     """For the query function; the queues are for its health check."""
 

@@ -17,7 +17,7 @@ import msgspec
 from prooftrail import strict_json
 from prooftrail.errors import ConfigurationError, InvalidRecord
 from prooftrail.event import OWN_SOURCE, Event
-from prooftrail.formats import cloudtrail, eventbridge, native
+from prooftrail.formats import avro, cloudtrail, eventbridge, fhir, native, ocsf, otel
 from prooftrail.formats.records import Accepted, Given, RawRecord, Rejected
 
 __all__ = ["FORMATS", "Accepted", "Defaults", "Format", "Given", "RawRecord", "Rejected", "read"]
@@ -28,6 +28,19 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_ELEMENTS = 10_000  # of one record; more would let one message fill the quarantine
 FEW_ELEMENTS = 10
 SMALLEST_EVENT = 50  # bytes: the names of the fields that an event must have take as much
+
+
+class Container(Protocol):
+    """A format whose documents hold many events."""
+
+    def is_container(self, document: dict[str, Any], /) -> bool:
+        """Tell whether the document holds many events, or none."""
+
+    def cut(self, body: bytes, /) -> tuple[list[msgspec.Raw], list[bytes]]:
+        """The pieces of the body that are events, and for each the JSON that this format reads as that event alone.
+
+        Raises `msgspec.MsgspecError` where the body is no such document.
+        """
 
 
 class Format(Protocol):
@@ -41,7 +54,16 @@ class Format(Protocol):
 
 
 # In the order in which they are asked; what none of them recognises is read as the tenant's default, else as our own.
-FORMATS: dict[str, Format] = {"cloudtrail": cloudtrail, "native": native}
+FORMATS: dict[str, Format] = {
+    "cloudtrail": cloudtrail,
+    "fhir": fhir,
+    "ocsf": ocsf,
+    "otel": otel,
+    "native": native,
+}
+
+
+CONTAINERS: tuple[Container, ...] = (fhir, otel)
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -72,6 +94,23 @@ def read(record: RawRecord, latest: datetime, defaults: Defaults = NO_DEFAULTS) 
     `latest` is the furthest time an event may carry: a wrong clock must not make partitions for far years. Raises
     `RetryableError` where what is needed to read the record cannot be had at the moment.
     """
+    yield from _read_avro(record, latest, defaults) if avro.recognises(record.body) else _read(record, latest, defaults)
+
+
+def _read_avro(record: RawRecord, latest: datetime, defaults: Defaults) -> Iterator[Accepted | Rejected]:
+    """Read a record in Avro as the JSON that it would be; the record itself is kept, in the bytes that it came in."""
+    try:
+        body = avro.to_json(record.body)
+    except InvalidRecord as error:
+        yield Rejected(record, error.reason, error.detail, error.fields)
+        return
+    for outcome in _read(RawRecord(record.origin, body, record.headers), latest, defaults):
+        is_element = outcome.record.origin != record.origin
+        yield outcome if is_element else msgspec.structs.replace(outcome, record=record)
+
+
+def _read(record: RawRecord, latest: datetime, defaults: Defaults) -> Iterator[Accepted | Rejected]:
+    """Read a record in JSON; each element of a list is such a record again."""
     try:
         document = strict_json.decode(record.body)
     except InvalidRecord as error:
@@ -80,49 +119,67 @@ def read(record: RawRecord, latest: datetime, defaults: Defaults = NO_DEFAULTS) 
             yield Rejected(record, error.reason, error.detail, error.fields)
             return
     else:
-        if _container(document, len(record.body)) is None:
+        if not _is_container(document, len(record.body)):
             yield _event(document, record, latest, defaults)
             return
         elements = _elements(record.body)
     for number, element in enumerate(elements):
-        yield _element(RawRecord(f"{record.origin}:{number}", bytes(element), record.headers), latest, defaults)
+        yield from _read(RawRecord(f"{record.origin}:{number}", element, record.headers), latest, defaults)
     if not elements:
-        yield Rejected(record, "unknown-shape", "expected at least one event, got an empty list")
+        yield Rejected(
+            record, "unknown-shape", f"expected 1 to {MOST_ELEMENTS} events, got none, or too many or too large ones"
+        )
 
 
-def _container(document: Any, size: int) -> list[Any] | None:
-    """The list of events that the document is, or None where it is one event."""
+def _is_container(document: Any, size: int) -> bool:
+    """Whether the document is several events, each of which is read on its own."""
+    if isinstance(document, dict) and any(container.is_container(document) for container in CONTAINERS):
+        return True
     items = document["Records"] if isinstance(document, dict) and document.keys() == {"Records"} else document
-    if isinstance(items, list) and _plausible(len(items), size) and all(isinstance(item, dict) for item in items):
-        return items
-    return None
+    return isinstance(items, list) and _plausible(len(items), size) and all(isinstance(item, dict) for item in items)
+
+
+def _elements(body: bytes) -> list[bytes]:
+    """The bytes of each element of a container; none where it is not one, or where an element is not all that is wrong."""
+    for cut in (_cut_list, *(container.cut for container in CONTAINERS)):
+        try:
+            pieces, elements = cut(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            continue
+        objects = all(bytes(piece).startswith(b"{") for piece in pieces)
+        if pieces and objects and _plausible(len(pieces), len(body)) and _is_sound_without(pieces, body):
+            return elements
+    return []
 
 
 # The list must be all that the object holds: a second key, were it another "Records", would be lost.
 _LOG_FILE = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"Records"[ \t\r\n]*:(.*)\}[ \t\r\n]*', re.DOTALL)
 
 
-def _elements(body: bytes) -> list[msgspec.Raw]:
-    """The exact bytes of each element of a JSON array or of a log file's ``Records``; none where it is neither."""
+def _cut_list(body: bytes) -> tuple[list[msgspec.Raw], list[bytes]]:
+    """The elements of a JSON array or of a log file's ``Records``, which are read as they are."""
     log_file = _LOG_FILE.fullmatch(body)
+    pieces = msgspec.json.decode(log_file[1] if log_file else body, type=list[msgspec.Raw])
+    return pieces, list(map(bytes, pieces))
+
+
+def _is_sound_without(pieces: list[msgspec.Raw], body: bytes) -> bool:
+    """Whether the body is strict JSON once the pieces are out of it, so that nothing is lost but what they may lack."""
+    rest, end = [], 0
+    for piece in map(bytes, pieces):
+        start = body.index(piece, end)
+        rest.append(body[end:start])
+        end = start + len(piece)
     try:
-        elements = msgspec.json.decode(log_file[1] if log_file else body, type=list[msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return []
-    plausible = _plausible(len(elements), len(body)) and all(bytes(element).startswith(b"{") for element in elements)
-    return elements if plausible else []
+        strict_json.decode(b"0".join([*rest, body[end:]]))
+    except InvalidRecord:
+        return False
+    return True
 
 
 def _plausible(elements: int, size: int) -> bool:
     """Whether so many events can be in so many bytes: a list of thousands of ``{}`` is one bad record, not thousands."""
     return elements <= MOST_ELEMENTS and (elements <= FEW_ELEMENTS or size >= elements * SMALLEST_EVENT)
-
-
-def _element(record: RawRecord, latest: datetime, defaults: Defaults) -> Accepted | Rejected:
-    try:
-        return _event(strict_json.decode(record.body), record, latest, defaults)
-    except InvalidRecord as error:
-        return Rejected(record, error.reason, error.detail, error.fields)
 
 
 def _event(document: Any, record: RawRecord, latest: datetime, defaults: Defaults) -> Accepted | Rejected:

@@ -85,7 +85,7 @@ def cut(body: bytes) -> tuple[list[msgspec.Raw], list[bytes]]:
 
 def _cut(body: bytes) -> Iterator[tuple[msgspec.Raw, bytes]]:
     export = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    for resource in _list(export.pop("resourceLogs")):
+    for resource in _list(export.pop("resourceLogs", _NONE)):
         for scope in _list(resource.pop("scopeLogs", _NONE)):
             for record in msgspec.json.decode(scope.pop("logRecords", _NONE), type=list[msgspec.Raw]):
                 of_scope = scope | {"logRecords": _only(record)}
