@@ -22,7 +22,7 @@ from psycopg import sql
 
 from prooftrail.database import Connection
 from prooftrail.event import NO_ERROR, NOBODY, NOTHING, OWN_TENANT, Actor, Error, Event, Target, own_event
-from prooftrail.formats import Accepted, Rejected
+from prooftrail.formats import Accepted, RawRecord, Rejected
 from prooftrail.ledger import entry
 from prooftrail.ledger.merkle import Frontier
 
@@ -118,9 +118,10 @@ class Store:
             return {}
         rows = self._connection.execute(
             """
-            SELECT tenant, id, source, first_index + position
+            SELECT key.tenant, key.id, key.source, first_index + position
             FROM prooftrail.event_key AS key
-            JOIN unnest(%s::text[], %s::text[], %s::text[]) AS wanted (tenant, id, source) USING (tenant, id, source)
+            JOIN unnest(%s::text[], %s::text[], %s::text[]) AS wanted (tenant, id, source)
+                ON (key.tenant, key.id, key.source) = (wanted.tenant, wanted.id, wanted.source)
             CROSS JOIN LATERAL (
                 SELECT batch_id, position FROM prooftrail.event
                 WHERE event.tenant = key.tenant AND event.time = key.time AND event.id = key.id AND event.source = key.source
@@ -164,7 +165,8 @@ class Store:
         """
         months = {date(time.year, time.month, 1) for time in [datetime.now(UTC), *(event.time for event in events)]}
         for month in months - self._partitions:
-            self._connection.execute("SELECT prooftrail.create_partition(%s)", [month])
+            with self._connection.transaction():  # which may refuse the month; a caller's own goes on
+                self._connection.execute("SELECT prooftrail.create_partition(%s)", [month])
             self._partitions.add(month)
         tenants = {OWN_TENANT, *(event.tenant for event in events)}
         if not tenants <= self._logs:
@@ -240,9 +242,9 @@ class Store:
             [
                 list(by_origin),
                 [item.reason for item in by_origin.values()],
-                [_storable(item.detail) for item in by_origin.values()],
+                [storable(item.detail) for item in by_origin.values()],
                 [item.record.body for item in by_origin.values()],
-                [json.dumps(dict(item.record.headers)) for item in by_origin.values()],
+                [_headers(item.record).decode() for item in by_origin.values()],
             ],
         )
         return [_decision(by_origin[origin]) for (origin,) in rows]
@@ -427,13 +429,19 @@ def _receipt(first: bool, conflict: Rejected | None, index: int | None) -> Recei
 
 
 def _decision(item: Rejected) -> Event:
-    """The event that a record was put into quarantine; its bytes, which may be anything, are named by their SHA-256."""
+    """The event that a record was put into quarantine; its content, which may be anything, is named by its SHA-256."""
     content = {
         "reason": item.reason,
         "bytes": len(item.record.body),
         "sha256": hashlib.sha256(item.record.body).hexdigest(),
+        "headers_sha256": hashlib.sha256(_headers(item.record)).hexdigest(),
     }
     return own_event("quarantine.put", target=Target(type="record", id=item.record.origin), metadata=content)
+
+
+def _headers(record: RawRecord) -> bytes:
+    """A record's headers as they are kept: `json` keeps the text that it is given."""
+    return json.dumps(dict(record.headers)).encode()
 
 
 def _conflict(item: Accepted) -> Rejected:
@@ -444,6 +452,6 @@ def _conflict(item: Accepted) -> Rejected:
     return Rejected(item.record, "conflict", detail)
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Make a message that quotes foreign input fit for a text column."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -137,6 +137,7 @@ def test_no_table_shows_the_query_role_rows_without_row_level_security(database:
         "tenant",
         "archive_segment",
         "erasure",
+        "quarantine",
         "log",
         "batch",
         "checkpoint",

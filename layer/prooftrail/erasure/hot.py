@@ -33,8 +33,9 @@ def begin(connection: Connection, bucket: ArchiveBucket | None, erasure: Erasure
             unknown = [id for (id,) in connection.execute("SELECT prooftrail.begin_erasure(%s)", [erasure.id])]
             if unknown:
                 return unknown
-            entries = {log: list(_erase_log(connection, erasure, log)) for log in erasure.logs()}
+            # Before the events, as a replay locks its record before it stores them.
             connection.execute("SELECT prooftrail.erase_quarantine(%s)", [erasure.id])
+            entries = {log: list(_erase_log(connection, erasure, log)) for log in erasure.logs()}
             for segment, work in cold.work_left(connection, erasure):
                 if work == "remove":
                     cold.check_locks(cold.needed(bucket), segment.object_key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import re
 import tempfile
 from collections import defaultdict
@@ -10,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -40,6 +41,21 @@ class _Put(msgspec.Struct):
     reason: str
     bytes: int
     sha256: str
+    headers_sha256: str = hashlib.sha256(b"{}").hexdigest()  # of those that were put there before headers were kept
+
+
+class _Replay(msgspec.Struct):
+    """The metadata of `quarantine.replay`: what the record became, or why it waits on."""
+
+    reason: str | None = None
+    became: list[dict[str, str]] | None = None
+
+
+class _Discard(msgspec.Struct):
+    """The metadata of `quarantine.discard`."""
+
+    reason: str
+    cleared: bool
 
 
 class Erasures:
@@ -118,44 +134,106 @@ def _in_object(connection: Connection, archive: ArchiveBucket, segment: Segment)
 
 
 class Record(NamedTuple):
-    """A quarantined record as its row says it; the SHA-256 is derived from its bytes."""
+    """A quarantined record as its row says it; each SHA-256 is derived from what is there, `became` is JSON."""
 
     origin: str
-    reason: str
     detail: str
-    bytes: int
+    is_cleared: bool
+    reason: str
+    state: str
+    attempts: int
+    became: str | None
+    discard_reason: str | None
     sha256: str
+    headers_sha256: str
 
 
 def quarantined(connection: Connection) -> list[Record]:
     """All records in the quarantine."""
     rows = connection.execute(
-        "SELECT origin, reason, detail, length(raw), encode(sha256(raw), 'hex') FROM prooftrail.quarantine ORDER BY origin"
+        """
+        SELECT origin, detail, raw = '' AND headers::text = '{}', reason, state, attempts, became::text, discard_reason,
+            encode(sha256(raw), 'hex'), encode(sha256(convert_to(headers::text, 'UTF8')), 'hex')
+        FROM prooftrail.quarantine ORDER BY origin
+        """
     )
     return [Record(*row) for row in rows]
+
+
+class _Told(msgspec.Struct):
+    """What the log says of a record, from its being put there to the last that was done with it."""
+
+    sha256: str
+    headers_sha256: str
+    reason: str
+    state: str = "waiting"
+    attempts: int = 0
+    became: list[dict[str, str]] | None = None
+    discard_reason: str | None = None
+    cleared: bool = False
+
+    def add(self, note: Note) -> None:
+        """Go on with what was done next."""
+        if note.action == "quarantine.discard":
+            discarded = msgspec.json.decode(note.metadata or "", type=_Discard)
+            self.state, self.discard_reason = "discarded", discarded.reason
+            self.cleared = self.cleared or discarded.cleared
+        else:
+            replayed = msgspec.json.decode(note.metadata or "", type=_Replay)
+            self.attempts += 1
+            if replayed.became is None:
+                self.reason = replayed.reason or ""
+            else:
+                self.state, self.became = "replayed", replayed.became
+
+    def differences(self, record: Record) -> Iterator[tuple[str, str | None, str | None]]:
+        """Columns of the record's row that are not what the log says, each with what was expected and found."""
+        pairs = {
+            "reason": (self.reason, record.reason),
+            "state": (self.state, record.state),
+            "attempts": (str(self.attempts), str(record.attempts)),
+            "became": (_sorted(self.became), _sorted(record.became and msgspec.json.decode(record.became))),
+            "discard_reason": (self.discard_reason, record.discard_reason),
+        }
+        if not (self.cleared and record.is_cleared):
+            pairs["sha256 of raw"] = self.sha256, record.sha256
+            pairs["sha256 of headers"] = self.headers_sha256, record.headers_sha256
+        return ((column, expected, found) for column, (expected, found) in pairs.items() if expected != found)
+
+
+def _sorted(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value, order="sorted").decode()
 
 
 _CLEARED = re.compile(r"cleared by erasure (\d+)")
 
 
 def quarantine(records: Sequence[Record], notes: Iterable[Note], erasures: Erasures) -> Iterator[Finding]:
-    """Compare what is in the quarantine with what the log says was put there."""
-    put = {
-        note.target: msgspec.json.decode(note.metadata or "", type=_Put)
-        for note in notes
-        if note.action == "quarantine.put" and note.metadata is not None
-    }
+    """Compare what is in the quarantine with what the log says was put there, and what was done with it since."""
+    told = _told(notes)
     for record in records:
-        said = put.pop(record.origin, None)
-        cleared = _CLEARED.fullmatch(record.detail) if record.bytes == 0 else None
-        if said is None:
+        expected = told.pop(record.origin, None)
+        if expected is None:
             yield _wrong_record(record.origin, None, record.sha256, "the log does not say that it was put there")
-        elif said.reason != record.reason:
-            yield _wrong_record(record.origin, said.reason, record.reason, "", "reason")
-        elif said.sha256 != record.sha256 and not (cleared and int(cleared[1]) in erasures.numbers):
-            yield _wrong_record(record.origin, said.sha256, record.sha256, "", "sha256 of raw")
-    for origin in put:
+            continue
+        cleared = _CLEARED.fullmatch(record.detail)
+        expected.cleared = expected.cleared or bool(cleared and int(cleared[1]) in erasures.numbers)
+        for column, said, found in expected.differences(record):
+            yield _wrong_record(record.origin, said, found, "", column)
+    for origin in told:
         yield _wrong_record(origin, None, None, "it is gone from the quarantine")
+
+
+def _told(notes: Iterable[Note]) -> dict[str | None, _Told]:
+    """What the log says of each record, by its origin; what it says of one that it never put there, no record can meet."""
+    told: dict[str | None, _Told] = {}
+    for note in sorted(set(notes), key=lambda note: note.index):  # a run may come upon an entry twice
+        if note.action == "quarantine.put" and note.metadata is not None:
+            put = msgspec.json.decode(note.metadata, type=_Put)
+            told[note.target] = _Told(put.sha256, put.headers_sha256, put.reason)
+        elif note.action in {"quarantine.replay", "quarantine.discard"} and note.target in told:
+            told[note.target].add(note)
+    return told
 
 
 def _wrong_record(

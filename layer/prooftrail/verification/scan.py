@@ -28,7 +28,7 @@ KEYS_AT_ONCE = 1000
 ROWS_AT_ONCE = 500  # which stay in the processor's cache
 MOST_SUSPECTS = 1000  # rows that a scan hands on; how many more there are is counted
 # What our own events say that other checks need.
-NOTED = ("privacy.erase", "quarantine.put")
+NOTED = ("privacy.erase", "quarantine.put", "quarantine.replay", "quarantine.discard")
 
 
 class Batch(msgspec.Struct, frozen=True):
