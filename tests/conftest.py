@@ -124,6 +124,7 @@ KINDS = {
     "unit": "no servers",
     "integration": "the handlers on a real PostgreSQL, AWS by moto",
     "interop": "our files read by implementations not ours",
+    "client": "the producers' own package, killed and restarted",
     "faults": "processes killed, servers stopped",
     "e2e": "the deployed system in LocalStack",
     "docs": "the README's commands",
