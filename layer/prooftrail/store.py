@@ -25,6 +25,7 @@ from prooftrail.event import NO_ERROR, NOBODY, NOTHING, OWN_TENANT, Actor, Error
 from prooftrail.formats import Accepted, RawRecord, Rejected
 from prooftrail.ledger import entry
 from prooftrail.ledger.merkle import Frontier
+from prooftrail.rules import Rules
 
 COLUMNS = (
     "tenant", "time", "batch_id", "position", "id", "source", "sequence", "category", "action", "level", "outcome",
@@ -77,6 +78,7 @@ class Store:
         self._connection = connection
         self._partitions: set[date] = set()  # known to be there; the archive may drop one at any time
         self._logs: set[str] = set()  # tenants whose logs are known to be there
+        self._rules = Rules()
 
     def uses(self, connection: Connection) -> bool:
         """Tell whether this is the connection it writes to."""
@@ -85,9 +87,27 @@ class Store:
     def append(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> list[Receipt]:
         """Store the accepted and quarantine the rejected, all or nothing; a receipt for each accepted one, in their order.
 
-        Raises `psycopg.OperationalError` for faults that pass; then nothing was stored, or, if the connection broke while
+        An event that breaks its tenant's rules is rejected too, or flagged where they say so (see `rules`). Raises `psycopg.OperationalError` for faults that pass; then nothing was stored, or, if the connection broke while
         committing, perhaps everything: appending again finds out.
         """
+        self._rules.renew(self._connection)
+        refused = self._refused(accepted)
+        if not refused:
+            return self._append_allowed(accepted, rejected)
+        allowed = [item for number, item in enumerate(accepted) if number not in refused]
+        receipts = iter(self._append_allowed(allowed, [*rejected, *refused.values()]))
+        return [
+            Receipt("quarantined", refusal=refused[number]) if number in refused else next(receipts)
+            for number in range(len(accepted))
+        ]
+
+    def _refused(self, accepted: Sequence[Accepted]) -> dict[int, Rejected]:
+        """Those that break a rule, by their numbers; but what is stored already came before the rule, and is a duplicate."""
+        refused = self._rules.refusals(accepted)
+        stored = self._digests({accepted[number].event.key for number in refused})
+        return {number: item for number, item in refused.items() if accepted[number].event.key not in stored}
+
+    def _append_allowed(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> list[Receipt]:
         try:
             return self._append_known(accepted, rejected)
         except psycopg.errors.UndefinedTable:  # a month was archived since we last looked
@@ -124,7 +144,7 @@ class Store:
                 ON (key.tenant, key.id, key.source) = (wanted.tenant, wanted.id, wanted.source)
             CROSS JOIN LATERAL (
                 SELECT batch_id, position FROM prooftrail.event
-                WHERE event.tenant = key.tenant AND event.time = key.time AND event.id = key.id AND event.source = key.source
+                WHERE (event.tenant, event.time, event.id, event.source) = (key.tenant, key.time, key.id, key.source)
                 LIMIT 1  -- keeps the planner to a look into the index for each
             ) AS event
             JOIN prooftrail.batch ON batch.id = batch_id
@@ -150,8 +170,10 @@ class Store:
             claimed = self._claim_keys(list(firsts.values()))
             standing = {key: firsts[key].digest for key in claimed} | self._digests(firsts.keys() - claimed)
             conflicts = _conflicts(accepted, items, standing)
-            decisions = self._claimed_own(self._quarantine([*rejected, *conflicts.values()]))
-            places = self._enter([item for key, item in firsts.items() if key in claimed] + decisions)
+            new = [item for key, item in firsts.items() if key in claimed]
+            flags = self._rules.flags([item.event for item in new])
+            decisions = self._claimed_own(self._quarantine([*rejected, *conflicts.values()]) + flags)
+            places = self._enter(new + decisions)
             # Commit. Before: nothing of this is visible. After: all of it is durable.
         return [
             _receipt(item is firsts[key], conflicts.get(number), places.get(key))

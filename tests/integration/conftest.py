@@ -15,6 +15,7 @@ import pytest
 
 import archive
 import checkpoint
+import http_ingest
 import ingest
 import log
 import query
@@ -53,6 +54,38 @@ def ingesting(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterato
         monkeypatch.setenv("DATABASE_URL", url or database.url_of("ingest"))
         answer = ingest.handler(event, Context("ingest", seconds))
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+    with fresh(writer):
+        yield call
+        writer.writer().discard()
+
+
+@pytest.fixture
+def posting(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """POST to the HTTP side of ingest, as an operator's writer unless told otherwise; returns status and document.
+
+    A body that is neither bytes nor text is sent as JSON. With ``answer=True`` the answer is returned as Lambda gives it.
+    """
+    operator = api_keys.create(database.admin, None, role="writer")
+
+    def call(
+        path: str,
+        body: Any,
+        content_type: str | None = "application/json",
+        *,
+        key: str | None = operator,
+        headers: dict[str, str] | None = None,
+        url: str | None = None,
+        seconds: float = 29,
+        answer: bool = False,
+    ) -> Any:
+        monkeypatch.setenv("DATABASE_URL", url or database.url_of("ingest"))
+        sent = {"Content-Type": content_type, "Authorization": key and f"Bearer {key}"} | (headers or {})
+        content = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
+        request = _request(path, {name: value for name, value in sent.items() if value}, {}, "")
+        request |= {"body": base64.b64encode(content).decode(), "isBase64Encoded": True}
+        given = http_ingest.handler(request, Context("http", seconds))
+        return given if answer else (given["statusCode"], json.loads(given["body"]))
 
     with fresh(writer):
         yield call
