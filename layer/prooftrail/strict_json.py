@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
@@ -31,15 +32,15 @@ MOST_DIGITS = 500_000
 _decode_fast = msgspec.json.Decoder().decode
 
 
-def decode(body: bytes) -> Any:
-    """Decode one JSON text into plain Python values.
+def decode(body: bytes, inexact: Callable[[str], Any] | None = None) -> Any:
+    """Decode one JSON text into plain Python values; `inexact` may say what a number is that no double holds, or raise.
 
     Raises `InvalidRecord`, whose reason is one of ``not-utf8``, ``invalid-json``, ``too-deep``, ``duplicate-key``,
     ``nul-character``, ``lone-surrogate``, ``number-not-representable``.
     """
     # All that the fast parser would let through wrongly leaves a trace in the bytes or in the value.
-    if b"\\u0000" in body or b"\\ud" in body or b"\\uD" in body:
-        return _decode_exact(body)
+    if inexact or b"\\u0000" in body or b"\\ud" in body or b"\\uD" in body:
+        return _decode_exact(body, inexact)
     try:
         value = _decode_fast(body)
         if _keys_of_plain(value, 1) == _keys_in_text(body):
@@ -84,7 +85,7 @@ def _keys_in_text(body: bytes) -> int:
     return body.count(b'":')
 
 
-def _decode_exact(body: bytes) -> Any:
+def _decode_exact(body: bytes, inexact: Callable[[str], Any] | None = None) -> Any:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -93,9 +94,14 @@ def _decode_exact(body: bytes) -> Any:
         ) from None
     digits = 0
 
-    def number(text: str) -> float:
+    def number(text: str) -> Any:
         nonlocal digits
-        value = _number(text)
+        try:
+            value = _number(text)
+        except InvalidRecord:
+            if inexact is None:
+                raise
+            return inexact(text)
         digits += _zeros(value)
         if digits > MOST_DIGITS:
             raise InvalidRecord("number-not-representable", f"its numbers have more than {MOST_DIGITS} digits in all")

@@ -17,12 +17,27 @@ import msgspec
 from prooftrail import strict_json
 from prooftrail.errors import ConfigurationError, InvalidRecord
 from prooftrail.event import OWN_SOURCE, Event
-from prooftrail.formats import avro, cloudtrail, eventbridge, fhir, native, ocsf, otel
+from prooftrail.formats import (
+    avro,
+    cloudevents,
+    cloudtrail,
+    debezium,
+    eventbridge,
+    fhir,
+    go,
+    java,
+    native,
+    ocsf,
+    otel,
+    services,
+    times,
+)
 from prooftrail.formats.records import Accepted, Given, RawRecord, Rejected
 
 __all__ = ["FORMATS", "Accepted", "Defaults", "Format", "Given", "RawRecord", "Rejected", "read"]
 
 TENANT_HEADER = "prooftrail-tenant"  # by which a producer, or its broker, says whose a record is that does not
+ZONE_HEADER = "prooftrail-timezone"  # likewise, in which zone its times are that name none
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_ELEMENTS = 10_000  # of one record; more would let one message fill the quarantine
@@ -53,36 +68,46 @@ class Format(Protocol):
         """Map the document. Raises `InvalidRecord` or `msgspec.ValidationError` where it is no event."""
 
 
-# In the order in which they are asked; what none of them recognises is read as the tenant's default, else as our own.
+# In the order in which they are asked: our own early, for its speed; last those that are known by the style of their names
+# alone. What none of them recognises is read as the tenant's default, else as our own.
 FORMATS: dict[str, Format] = {
+    "cloudevents": cloudevents,
+    "native": native,
     "cloudtrail": cloudtrail,
     "fhir": fhir,
     "ocsf": ocsf,
     "otel": otel,
-    "native": native,
+    "debezium": debezium,
+    "services": services,
+    "java": java,
+    "go": go,
 }
-
 
 CONTAINERS: tuple[Container, ...] = (fhir, otel)
 
 
 class Defaults(msgspec.Struct, frozen=True):
-    """What stands in where a record does not say: the tenant, and by tenant the format that its producers send."""
+    """What stands in where a record does not say: the tenant, by tenant the format that its producers send, the zone."""
 
     tenant: str | None = None
     formats: Mapping[str, str] = {}
+    zone: str | None = None
 
     @classmethod
-    def parse(cls, tenant: str, formats: str) -> Self:
-        """Read what settings say: a tenant or nothing, and ``<tenant>=<format>`` pairs, comma-separated.
+    def parse(cls, tenant: str, formats: str, zone: str = "") -> Self:
+        """Read what settings say: a tenant or nothing, ``<tenant>=<format>`` pairs, comma-separated, a zone or nothing.
 
-        Raises `ConfigurationError` where a format is not one of `FORMATS`.
+        Raises `ConfigurationError` where a format is not one of `FORMATS`, or the zone none that exists.
         """
         pairs = dict(item.strip().partition("=")[::2] for item in formats.split(",") if item.strip())
         for name, format in pairs.items():
             if format not in FORMATS:
                 raise ConfigurationError(f"DEFAULT_FORMATS: expected {name}=<{'|'.join(FORMATS)}>, got {format!a}")
-        return cls(tenant or None, pairs)
+        try:
+            times.zone(zone or "UTC")
+        except InvalidRecord as error:
+            raise ConfigurationError(f"DEFAULT_TIMEZONE: {error.detail}") from None
+        return cls(tenant or None, pairs, zone or None)
 
 
 NO_DEFAULTS = Defaults()
@@ -111,8 +136,11 @@ def _read_avro(record: RawRecord, latest: datetime, defaults: Defaults) -> Itera
 
 def _read(record: RawRecord, latest: datetime, defaults: Defaults) -> Iterator[Accepted | Rejected]:
     """Read a record in JSON; each element of a list is such a record again."""
+    if record.headers and cloudevents.is_binary(record.headers):
+        yield _binary(record, latest, defaults)
+        return
     try:
-        document = strict_json.decode(record.body)
+        document = _decode(record)
     except InvalidRecord as error:
         elements = _elements(record.body)
         if len(elements) < 2:
@@ -182,6 +210,27 @@ def _plausible(elements: int, size: int) -> bool:
     return elements <= MOST_ELEMENTS and (elements <= FEW_ELEMENTS or size >= elements * SMALLEST_EVENT)
 
 
+def _binary(record: RawRecord, latest: datetime, defaults: Defaults) -> Accepted | Rejected:
+    """Read a CloudEvent whose attributes are headers and whose data, of any kind, is the body."""
+    try:
+        return _event(cloudevents.structured(record), record, latest, defaults)
+    except InvalidRecord as error:
+        return Rejected(record, error.reason, error.detail, error.fields)
+
+
+def _decode(record: RawRecord) -> Any:
+    """Decode a record's JSON; Jackson's times of nanoseconds, which no double holds, as the text of their digits."""
+    try:
+        return strict_json.decode(record.body)
+    except InvalidRecord as error:
+        if error.reason != "number-not-representable":
+            raise
+        document = strict_json.decode(record.body, java.number)
+        if isinstance(document, dict) and java.recognises(document, record.headers):
+            return document
+        raise
+
+
 def _event(document: Any, record: RawRecord, latest: datetime, defaults: Defaults) -> Accepted | Rejected:
     try:
         return Accepted(record, _admitted(_map(document, record, defaults), latest))
@@ -195,11 +244,15 @@ def _map(document: Any, record: RawRecord, defaults: Defaults) -> Event:
     if not isinstance(document, dict):
         raise InvalidRecord("unknown-shape", f"expected a JSON object, got {_kind(document)}")
     origin, headers = record.origin, record.headers
-    if eventbridge.recognises(document):
-        document, origin = eventbridge.unwrap(document, origin)
+    envelope = document if eventbridge.recognises(document) else None
+    if envelope is not None:
+        document, origin = envelope["detail"], eventbridge.origin(envelope, origin)
     tenant = headers.get(TENANT_HEADER) or defaults.tenant
-    given = Given(origin, headers, tenant)
-    return _format(document, headers, defaults, tenant).to_event(document, given)
+    given = Given(origin, headers, tenant, headers.get(ZONE_HEADER) or defaults.zone)
+    format = _format(document, headers, defaults, tenant)
+    if envelope is not None and format is FORMATS["native"]:
+        return eventbridge.to_event(envelope, given)
+    return format.to_event(document, given)
 
 
 def _format(document: dict[str, Any], headers: Mapping[str, str], defaults: Defaults, tenant: str | None) -> Format:

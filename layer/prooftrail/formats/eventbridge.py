@@ -1,13 +1,27 @@
 """EventBridge's envelope, as a rule hands it to a queue; the event is in ``detail``.
 
 Source: Amazon EventBridge User Guide, "Event structure".
+
+Where ``detail`` is an event of some format, it is that event, and the envelope is only its way here: it says what an event
+of our own format lacks of ``source``, ``time`` and ``tenant`` (the account). Where ``detail`` is no event (it has no
+``action``), the envelope is: the table says how, its first resource is the target, and ``detail`` and what else the
+envelope holds are in ``metadata`` under their own names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from prooftrail.event import Event
+from prooftrail.formats import native
+from prooftrail.formats.fields import convert, is_identifier, move, present
+from prooftrail.formats.records import Given
+
 _ENVELOPE = {"detail-type", "detail", "source", "account"}
+
+# Theirs -> ours, where detail is no event.
+_FIELDS = {"time": "time", "source": "source", "detail-type": "action", "region": "site"}
 
 
 def recognises(document: dict[str, Any]) -> bool:
@@ -15,10 +29,29 @@ def recognises(document: dict[str, Any]) -> bool:
     return document.keys() >= _ENVELOPE and isinstance(document["detail"], dict)
 
 
-def unwrap(document: dict[str, Any], origin: str) -> tuple[dict[str, Any], str]:
-    """Take the event out of its envelope, with the name under which EventBridge would deliver it again.
+def origin(envelope: Mapping[str, Any], origin: str) -> str:
+    """Name the event as EventBridge would deliver it again.
 
     A rule delivers at least once, each time as another message of the queue, and the envelope's id stays the same.
     """
-    envelope = document.get("id")
-    return document["detail"], f"eventbridge:{envelope}" if isinstance(envelope, str) else origin
+    identity = envelope.get("id")
+    return f"eventbridge:{identity}" if isinstance(identity, str) else origin
+
+
+def to_event(envelope: dict[str, Any], given: Given) -> Event:
+    """Map an envelope whose detail no other format recognised; the id is the envelope's.
+
+    Raises `InvalidRecord` or `msgspec.ValidationError` where a field that an event needs is missing or does not fit.
+    """
+    detail = present(envelope["detail"])
+    tenant = given.tenant or envelope["account"]
+    if "action" in detail:
+        lacking = present({"source": envelope["source"], "time": envelope.get("time"), "tenant": tenant})
+        return native.to_event(lacking | detail, given)
+    rest = present(envelope)
+    fields = move(rest, _FIELDS) | {"id": given.origin, "tenant": tenant}
+    resources = rest.get("resources")
+    if isinstance(resources, list) and resources and is_identifier(resources[0]):
+        fields["target"] = {"id": resources[0]}
+    fields["metadata"] = rest
+    return convert(fields)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from prooftrail.errors import InvalidRecord
 from prooftrail.event import Actor, Error, Event, Target
+from prooftrail.formats import times
 from prooftrail.formats.fields import convert
 from prooftrail.formats.records import Given
 
@@ -17,12 +17,16 @@ _NESTED_FIELDS = {
     "target": frozenset(Target.__struct_fields__),
     "error": frozenset(Error.__struct_fields__),
 }
-_FINER_THAN_MICROSECONDS = re.compile(r"\.\d{6}\d*[1-9]")
 
 
-def recognises(document: dict[str, Any], _headers: Mapping[str, str]) -> bool:
-    """Tell whether the document has the two fields that only ours have together."""
-    return "action" in document and "tenant" in document
+def recognises(document: dict[str, Any], headers: Mapping[str, str]) -> bool:
+    """Tell whether the document has the fields that only ours have together, and no header says that Java wrote it."""
+    return (
+        "action" in document
+        and type(document.get("time")) is str
+        and ("tenant" in document or "source" in document)
+        and "__typeid__" not in headers
+    )
 
 
 def to_event(document: dict[str, Any], given: Given) -> Event:
@@ -40,7 +44,7 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
             fields[part], rest = _split(fields[part], known)
             unknown = _merged(unknown, {f"{part}.{name}": value for name, value in rest.items()})
     time = fields.get("time")
-    if isinstance(time, str) and _FINER_THAN_MICROSECONDS.search(time):
+    if isinstance(time, str) and times.is_finer(time):
         unknown["time"] = time  # PostgreSQL keeps microseconds; the producer's own text keeps the rest
     if unknown:
         fields["metadata"] = _merged(fields.get("metadata", {}), unknown)

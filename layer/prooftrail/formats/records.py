@@ -41,8 +41,12 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """What a format may use besides the document: `origin` stands in for an id, `tenant` for a tenant that is not named."""
+    """What a format may use besides the document.
+
+    `origin` stands in for an id, `tenant` for a tenant that is not named, `zone` for the zone of times that name none.
+    """
 
     origin: str
     headers: Mapping[str, str] = {}
     tenant: str | None = None
+    zone: str | None = None
