@@ -20,16 +20,17 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 
 from prooftrail import settings
 from prooftrail.errors import InvalidRecord
-from prooftrail.formats import schema_registry
-from prooftrail.formats.schema_registry import Schema, SchemaRegistry
 from prooftrail.settings import SchemaRegistrySettings
+
+if TYPE_CHECKING:
+    from prooftrail.formats.schema_registry import Schema, SchemaRegistry
 
 _PREFIX = struct.Struct(">BI")
 
@@ -62,6 +63,8 @@ def to_json(body: bytes) -> bytes:
 
 @functools.cache
 def _registry() -> SchemaRegistry | None:
+    from prooftrail.formats import schema_registry  # an HTTP client, of no use to who sends JSON
+
     return schema_registry.configured(settings.read(SchemaRegistrySettings))
 
 
@@ -70,7 +73,7 @@ def _reader(schema: Schema) -> Callable[[bytes], Any]:
     """What reads bodies of a schema. Raises `InvalidRecord` where the schema is none that can be read safely."""
     if schema.kind != "AVRO":
         raise InvalidRecord("unsupported-schema", f"expected a schema of Avro or JSON, got one of {schema.kind[:20]!a}")
-    import fastavro  # costs as much as a cold start has
+    import fastavro  # as slow to load as all the rest
 
     _keep_every_digit()
     names: dict[str, Any] = {}
@@ -151,7 +154,7 @@ def _keep_every_digit() -> None:
 
     for name, reader in list(LOGICAL_READERS.items()):
         LOGICAL_READERS[name] = _lenient(reader)
-    LOGICAL_READERS |= {"bytes-decimal": _decimal, "fixed-decimal": _decimal, "fixed-uuid": _lenient(_uuid)}
+    LOGICAL_READERS.update({"bytes-decimal": _decimal, "fixed-decimal": _decimal, "fixed-uuid": _lenient(_uuid)})
 
 
 def _lenient(reader: Callable[..., Any]) -> Callable[..., Any]:
