@@ -70,6 +70,17 @@ class EventsParameters(EventParameters):
         return self
 
 
+class QuarantineParameters(ReaderParameters):
+    """For a page of records in quarantine: received at `from` or later, the last one that came first."""
+
+    since: Time | None = Field(default=None, alias="from")
+    state: Literal["waiting", "replayed", "discarded", "all"] = "waiting"
+    reason: Text | None = None
+    origin: Text | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: int | None = Field(default=None, ge=1, le=2**63 - 1)
+
+
 class ErasureRequest(BaseModel):
     """Whose values shall go, and why: the body of `POST /erasures`."""
 
