@@ -140,7 +140,7 @@ def durable(said: dict[str, Any] | None) -> bool:
     if said is None or "error" in said:
         return False
     answer = said["answer"]
-    return answer == {"batchItemFailures": []} or answer.get("statusCode") == 200
+    return bool(answer == {"batchItemFailures": []} or answer.get("statusCode") == 200)
 
 
 @pytest.fixture
