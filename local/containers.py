@@ -19,6 +19,7 @@ from local.store import write_private
 VARIABLE = "PROOFTRAIL_CONTAINERS"
 FUNCTIONS = {
     "IngestFunction": "prooftrail_ingest",
+    "HttpFunction": "prooftrail_ingest",
     "QueryFunction": "prooftrail_query",
     "ArchiveFunction": "prooftrail_archive",
     "CheckpointFunction": "prooftrail_checkpoint",

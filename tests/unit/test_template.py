@@ -18,6 +18,7 @@ from prooftrail import settings
 PROJECT = Path(__file__).parents[2]
 FUNCTIONS = {
     "IngestFunction": settings.IngestSettings,
+    "HttpFunction": settings.IngestSettings,
     "QueryFunction": settings.QuerySettings,
     "ArchiveFunction": settings.ArchiveSettings,
     "CheckpointFunction": settings.CheckpointSettings,
@@ -150,6 +151,92 @@ def test_a_function_is_told_what_its_settings_need(function: str, kind: type[set
     assert told["POWERTOOLS_SERVICE_NAME"] == function.removesuffix("Function").lower()
 
 
+def test_ingest_is_told_all_that_it_may_be_told() -> None:
+    told = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    told = told | RESOURCES["IngestFunction"]["Properties"]["Environment"]["Variables"]
+    assert {field.encode_name for field in msgspec.structs.fields(settings.IngestSettings)} <= told.keys()
+
+
+def holds(condition: Any, values: dict[str, str]) -> bool:
+    """Evaluate a condition for values of the parameters, the defaults where none is given."""
+    ((function, given),) = condition.items()
+    if function == "Condition":
+        return holds(TEMPLATE["Conditions"][given], values)
+    if function == "Fn::Equals":
+        defaults = {name: str(parameter.get("Default")) for name, parameter in TEMPLATE["Parameters"].items()}
+        left, right = ((defaults | values)[side["Ref"]] if isinstance(side, dict) else side for side in given)
+        return bool(left == right)
+    found = [holds(one, values) for one in given]
+    return {"Fn::Not": not found[0], "Fn::Or": any(found), "Fn::And": all(found)}[function]
+
+
+def broken_rules(rule: str, values: dict[str, str]) -> list[str]:
+    """What a rule says to values of the parameters."""
+    assertions = TEMPLATE["Rules"][rule]["Assertions"]
+    return [one["AssertDescription"] for one in assertions if not holds(one["Assert"], values)]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "made"),
+    [
+        ("MskClusterArn", "arn", {"MskMapping", "BrokerPolicy"}),
+        ("KafkaBootstrapServers", "a:1", {"KafkaMapping", "BrokerPolicy"}),
+        ("RabbitMqBrokerArn", "arn", {"RabbitMqMapping", "BrokerPolicy"}),
+        ("EventPattern", "{}", {"EventBusRule"}),
+    ],
+)
+def test_a_broker_is_read_only_where_it_is_named(parameter: str, value: str, made: set[str]) -> None:
+    names = ["MskMapping", "KafkaMapping", "RabbitMqMapping", "EventBusRule", "BrokerPolicy"]
+    conditions = {name: {"Condition": RESOURCES[name]["Condition"]} for name in names}
+    assert not any(holds(condition, {}) for condition in conditions.values())
+    assert {name for name, condition in conditions.items() if holds(condition, {parameter: value})} == made
+
+
+@pytest.mark.parametrize("name", ["MskMapping", "KafkaMapping"])
+def test_kafkas_mapping_reports_failures_where_it_has_pollers_and_never_gives_up_by_itself(name: str) -> None:
+    mapping = RESOURCES[name]["Properties"]
+    absent = {"Ref": "AWS::NoValue"}
+    assert mapping["FunctionResponseTypes"] == {"Fn::If": ["HasKafkaPollers", ["ReportBatchItemFailures"], absent]}
+    assert mapping["ProvisionedPollerConfig"]["Fn::If"][0] == "HasKafkaPollers"
+    assert mapping["MaximumRetryAttempts"] == {"Fn::If": ["HasKafkaFailureDestination", 10000, absent]}
+    assert mapping["DestinationConfig"]["Fn::If"][0] == "HasKafkaFailureDestination"
+
+
+def test_the_function_answers_in_part_only_where_the_mapping_may_understand_it() -> None:
+    told = RESOURCES["IngestFunction"]["Properties"]["Environment"]["Variables"]["KAFKA_PARTIAL_FAILURES"]
+    assert told == {"Fn::If": ["AnswersInPart", "true", "false"]}
+    assert not holds({"Condition": "AnswersInPart"}, {})
+    assert holds({"Condition": "AnswersInPart"}, {"KafkaPartialFailures": "enabled"})
+    assert broken_rules("KafkaIsComplete", {"KafkaPartialFailures": "enabled"})
+    assert not broken_rules("KafkaIsComplete", {"KafkaPartialFailures": "enabled", "KafkaPollers": "2"})
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "missing"),
+    [
+        ("KafkaIsComplete", {}, None),
+        ("KafkaIsComplete", {"MskClusterArn": "arn"}, "KafkaTopic"),
+        ("KafkaIsComplete", {"KafkaBootstrapServers": "a:1"}, "KafkaTopic"),
+        ("KafkaIsComplete", {"KafkaAuth": "BASIC_AUTH"}, "KafkaSecretArn"),
+        ("KafkaIsComplete", {"KafkaSecretArn": "arn"}, "KafkaAuth"),
+        ("KafkaIsComplete", {"KafkaFailureDestinationArn": "arn"}, "KafkaPollers"),
+        ("KafkaIsComplete", {"SchemaRegistryReader": "mapping", "SchemaRegistry": "x"}, "KafkaPollers"),
+        ("KafkaIsComplete", {"SchemaRegistryReader": "mapping", "KafkaPollers": "1"}, "SchemaRegistry"),
+        ("KafkaIsComplete", {"MskClusterArn": "arn", "KafkaTopic": "t"}, None),
+        ("RabbitMqIsComplete", {}, None),
+        ("RabbitMqIsComplete", {"RabbitMqBrokerArn": "arn", "RabbitMqSecretArn": "arn"}, "RabbitMqQueue"),
+        ("RabbitMqIsComplete", {"RabbitMqBrokerArn": "arn", "RabbitMqQueue": "q"}, "RabbitMqSecretArn"),
+    ],
+)
+def test_half_of_what_a_broker_needs_is_refused_before_anything_is_made(
+    rule: str, values: dict[str, str], missing: str | None
+) -> None:
+    said = broken_rules(rule, values)
+    assert [words.endswith(f"needs {missing}") or words.endswith(f"need {missing}") for words in said] == [True] * bool(
+        missing
+    )
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_functions_handler_exists_and_its_log_is_kept_for_a_while(function: str) -> None:
     properties = RESOURCES[function]["Properties"]
@@ -177,9 +264,12 @@ def test_localstack_makes_every_resource_and_does_not_just_say_so() -> None:
 def test_the_gateways_key_is_asked_for_everywhere_but_health_and_only_when_required() -> None:
     paths = RESOURCES["Api"]["Properties"]["DefinitionBody"]["paths"]
     asked = {path: method.get("security") for path, methods in paths.items() for method in methods.values()}
-    assert {str(method.get("security")) for method in paths["/{proxy+}"].values()} == {str(asked["/{proxy+}"])}
-    assert asked == {"/health": None, "/{proxy+}": {"Fn::If": ["GatewayKeyRequired", [{"gateway_key": []}], []]}}
-    assert paths["/{proxy+}"].keys() == {"get", "post"}
+    for path, methods in paths.items():
+        assert {str(method.get("security")) for method in methods.values()} == {str(asked[path])}
+    when_required = {"Fn::If": ["GatewayKeyRequired", [{"gateway_key": []}], []]}
+    assert asked.pop("/health") is None
+    assert asked == dict.fromkeys(["/events", "/events/batch", "/{proxy+}"], when_required)
+    assert all(paths[path].keys() == {"get", "post"} for path in asked)
     for name in ("ApiKey", "UsagePlan", "UsagePlanKey"):
         assert RESOURCES[name]["Condition"] == "GatewayKeyRequired"
 
@@ -198,7 +288,7 @@ def test_a_function_may_do_nothing_to_everything() -> None:
     for role, statement in statements():
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert not any("*" in action for action in actions), role
-        assert statement["Resource"] != "*" or role == "FunctionPolicy", role
+        assert statement["Resource"] != "*" or role in {"FunctionPolicy", "BrokerPolicy"}, role
         erases = role == "ArchiveRole" and statement["Resource"] == {"Fn::Sub": "${ArchiveBucket.Arn}/*"}
         assert erases or not any(re.match("s3:(Delete|Bypass)", action) for action in actions), role
 
@@ -212,6 +302,28 @@ def test_the_gateway_may_call_the_function_by_every_method_that_it_has() -> None
     ]
     for method in {method.upper() for methods in paths.values() for method in methods}:
         assert any(arn.endswith(f"${{Api}}/*/{method}/*") for arn in permissions), method
+
+
+def test_events_over_http_are_taken_by_ingest_s_code_in_a_function_of_its_own() -> None:
+    http, ingest = (RESOURCES[name]["Properties"] for name in ("HttpFunction", "IngestFunction"))
+    assert (http["CodeUri"], http["Handler"]) == (ingest["CodeUri"], "http_ingest.handler")
+    assert http["Timeout"] <= 29  # after that API Gateway has given up
+    of_ingest = ingest["Environment"]["Variables"]
+    for name, value in http["Environment"]["Variables"].items():
+        assert value == of_ingest[name] or name == "POWERTOOLS_SERVICE_NAME", name
+    assert of_ingest.keys() - http["Environment"]["Variables"].keys() <= {"KAFKA_PARTIAL_FAILURES"}
+    actions = {action for role, found in statements() if role == "HttpRole" for action in listed(found["Action"])}
+    assert actions == {
+        "logs:CreateLogStream", "logs:PutLogEvents", "rds-db:connect", "secretsmanager:GetSecretValue",
+    }  # fmt: skip
+    paths = RESOURCES["Api"]["Properties"]["DefinitionBody"]["paths"]
+    uris = {
+        path: methods["post"]["x-amazon-apigateway-integration"]["uri"]
+        for path, methods in paths.items()
+        if "post" in methods
+    }
+    taken = {path for path, uri in uris.items() if "${HttpFunction.Arn}" in uri["Fn::Sub"]}
+    assert taken == {"/events", "/events/batch"}
 
 
 @pytest.mark.parametrize("function", ["ingest", "query", "archive", "checkpoint"])
@@ -305,6 +417,14 @@ def test_the_witness_stands_alone_with_the_same_layer() -> None:
             ["", "arn:aws:kms:eu-central-1:111122223333:key/1,arn:aws:secretsmanager:x:1:secret:a"],
             ["key", "a,"],
         ),
+        ("DefaultFormats", ["", "clinic=debezium", "a=b, c=d"], ["clinic", "a=", "a=b,"]),
+        ("KafkaBootstrapServers", ["", "b-1.x.example:9092,b-2:9092"], ["b-1", "b:1,", "b:1, c:2"]),
+        (
+            "KafkaFailureDestinationArn",
+            ["", "arn:aws:s3:::a", "arn:aws:sqs:eu-central-1:111122223333:q"],
+            ["arn:aws:s3:::a/b"],
+        ),
+        ("SchemaRegistry", ["", "https://r.example/x", "arn:aws:glue:x:111122223333:registry/r"], ["r.example", "ftp://r"]),
         ("Witnesses", ["", "w.example+0a+b64= https://w.example/v1,w2+0a+b http://w2"], ["w.example", "w https://a,"]),
     ],
 )
