@@ -1,8 +1,8 @@
 """What Go services write with ``encoding/json``: structs under their fields' names, or under tags in snake_case.
 
 Source: package ``encoding/json``, ``Marshal``: ``time.Time`` is RFC 3339 with nanoseconds, its zero value (the year 1)
-means that there is none, as null does for a nil pointer, map or slice; ``[]byte`` is base64, of which a JSON object or array in
-``Before`` or ``After`` is decoded; ``time.Duration`` is a count of nanoseconds.
+means that there is none, as null does for a nil pointer, map or slice; ``[]byte`` is base64, of which a JSON object or
+array in ``Before`` or ``After`` is decoded; ``time.Duration`` is a count of nanoseconds.
 """
 
 from __future__ import annotations
