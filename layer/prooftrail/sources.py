@@ -161,7 +161,7 @@ def listing(
             "ranges": ranges,
         },
     )
-    return [Source(*known, sequence=_sequence(text)) for *known, text in rows]
+    return [Source(*(*known, _sequence(text))) for *known, text in rows]
 
 
 def _sequence(text: str | None) -> Sequence | None:

@@ -87,7 +87,9 @@ class Store:
     def append(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> list[Receipt]:
         """Store the accepted and quarantine the rejected, all or nothing; a receipt for each accepted one, in their order.
 
-        An event that breaks its tenant's rules is rejected too, or flagged where they say so (see `rules`). Raises `psycopg.OperationalError` for faults that pass; then nothing was stored, or, if the connection broke while
+        An event that breaks its tenant's rules is rejected too, or flagged where they say so (see `rules`).
+
+        Raises `psycopg.OperationalError` for faults that pass; then nothing was stored, or, if the connection broke while
         committing, perhaps everything: appending again finds out.
         """
         self._rules.renew(self._connection)
@@ -102,7 +104,7 @@ class Store:
         ]
 
     def _refused(self, accepted: Sequence[Accepted]) -> dict[int, Rejected]:
-        """Those that break a rule, by their numbers; but what is stored already came before the rule, and is a duplicate."""
+        """Those that break a rule, by their numbers; not what is stored already, which came before the rule."""
         refused = self._rules.refusals(accepted)
         stored = self._digests({accepted[number].event.key for number in refused})
         return {number: item for number, item in refused.items() if accepted[number].event.key not in stored}
@@ -127,7 +129,7 @@ class Store:
             self._append_known([], [*rejected, refused])
             return [Receipt("quarantined", refusal=refused)]
         middle = len(accepted) // 2
-        return self.append(accepted[:middle], rejected) + self.append(accepted[middle:], [])
+        return self._append_allowed(accepted[:middle], rejected) + self._append_allowed(accepted[middle:], [])
 
     def places(self, keys: Collection[_Key]) -> dict[_Key, int]:
         """The leaf indexes of the events that have these keys, as far as they are known.
