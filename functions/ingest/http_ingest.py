@@ -5,8 +5,8 @@ API Gateway does, needs little memory, reads no queue, and is throttled apart fr
 
 What cannot be an event is told to the caller and not put into quarantine: the caller has it, and learns why at once. Two
 things go there all the same. A conflict, because it is an event, and one that contradicts what is stored under its
-identity: such evidence must not depend on whether a caller reads answers. And what nobody but the database refuses, because
-that is a fault of ours to look into.
+identity: such evidence must not depend on whether a caller reads answers. And what we refuse by a fault of ours, when a
+format fails on it or nobody but the database minds it, because it may be an event. (A tenant's rules may want more there.)
 
 An event without an id gets one: a UUIDv7, or, with an ``Idempotency-Key``, one that derives from the key and the event's
 place in the request, so that a retry is a duplicate (draft-ietf-httpapi-idempotency-key-header). Keys are compared within
@@ -33,7 +33,7 @@ import event_ids
 import writer
 from http_problems import Problem, errors, response, shortened
 from http_request import Request
-from prooftrail import api_keys, formats
+from prooftrail import api_keys
 from prooftrail.api_keys import ALL_TENANTS, Holder
 from prooftrail.errors import RetryableError
 from prooftrail.formats import Accepted, RawRecord, Rejected
@@ -45,6 +45,8 @@ RESERVE = 3.0  # seconds of the function's time kept back for answering
 MOST_EVENTS = 1_000  # of one request: one transaction, and an answer below Lambda's 6 MB whatever the ids are
 
 _NO_TEXT = {"invalid-json", "not-utf8"}  # the reasons for which a body is not even JSON
+_OUR_FAULTS = {writer.OUR_FAULT, "refused-by-database"}
+_OURS = "it was refused by a fault of ours, and is kept in quarantine until that is mended"
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -177,7 +179,7 @@ def _headers(request: Request, holder: Holder) -> dict[str, str]:
 
 
 def _read_one(number: int, record: RawRecord, holder: Holder) -> Iterator[_Item]:
-    for outcome in formats.read(record, writer.latest_time(), writer.defaults()):
+    for outcome in writer.outcomes(record, writer.latest_time()):
         if isinstance(outcome, Rejected):
             yield _Item(number, outcome.record.origin, outcome)
         elif holder.tenant not in (ALL_TENANTS, outcome.event.tenant):
@@ -198,11 +200,17 @@ def _as_evidence(record: RawRecord) -> RawRecord:
 def _append(items: Sequence[_Item], deadline: float) -> _Results:
     """Store what can be stored, in one transaction, and find the places of what was known. After this it is durable."""
     accepted = [item.outcome for item in items if isinstance(item.outcome, Accepted)]
-    receipts = writer.writer().append(accepted, [], deadline) if accepted else []
-    writer.report(len(items), receipts, [])
-    metrics.add_metric("Refused", MetricUnit.Count, len(items) - len(accepted))
+    refused = [item.outcome for item in items if isinstance(item.outcome, Rejected)]
+    kept = [_kept(refusal) for refusal in refused if refusal.reason == writer.OUR_FAULT]
+    receipts = writer.writer().append(accepted, kept, deadline) if accepted or kept else []
+    writer.report(len(items), receipts, kept)
+    metrics.add_metric("Refused", MetricUnit.Count, len(refused) - len(kept))
     placed = iter(_placed(accepted, receipts, deadline))
     return [(item, next(placed) if isinstance(item.outcome, Accepted) else None) for item in items]
+
+
+def _kept(refusal: Rejected) -> Rejected:
+    return msgspec.structs.replace(refusal, record=_as_evidence(refusal.record))
 
 
 def _placed(accepted: Sequence[Accepted], receipts: Sequence[Receipt], deadline: float) -> list[Receipt]:
@@ -242,16 +250,17 @@ def _document(item: _Item, receipt: Receipt | None) -> dict[str, Any]:
 
 
 def _reason(refusal: Rejected) -> dict[str, Any]:
-    fields = refusal.fields or {"id" if refusal.reason == "conflict" else "body": refusal.detail}
-    return {"reason": refusal.reason, "detail": shortened(refusal.detail), "errors": errors(fields)}
+    detail = _OURS if refusal.reason in _OUR_FAULTS else refusal.detail
+    fields = refusal.fields or {"id" if refusal.reason == "conflict" else "body": detail}
+    return {"reason": refusal.reason, "detail": shortened(detail), "errors": errors(fields)}
 
 
 def _refused(refusal: Rejected) -> Problem:
     """The answer to what cannot be an event."""
     if refusal.reason == "forbidden-tenant":
-        return Problem(HTTPStatus.FORBIDDEN, refusal.detail, **_members(refusal))
+        return Problem(HTTPStatus.FORBIDDEN, **_reason(refusal))
     status = HTTPStatus.BAD_REQUEST if refusal.reason in _NO_TEXT else HTTPStatus.UNPROCESSABLE_ENTITY
-    return Problem(status, refusal.detail, **_members(refusal))
+    return Problem(status, **_reason(refusal))
 
 
 def _quarantined(item: _Item, refusal: Rejected) -> Problem:
@@ -259,17 +268,12 @@ def _quarantined(item: _Item, refusal: Rejected) -> Problem:
     assert isinstance(item.outcome, Accepted)
     tenant, id, source = item.outcome.event.key
     if refusal.reason != "conflict":
-        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, refusal.detail, **_members(refusal))
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, **_reason(refusal))
     if id == item.id:  # it had none, so it is the Idempotency-Key's
         message = "this Idempotency-Key was used for an event of other content: a key is for one request and its retries"
         faults = errors({"Idempotency-Key": message})
         return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, message, reason="conflict", errors=faults)
-    return Problem(HTTPStatus.CONFLICT, refusal.detail, **_members(refusal), id=id, tenant=tenant, source=source)
-
-
-def _members(refusal: Rejected) -> dict[str, Any]:
-    reason = _reason(refusal)
-    return {"reason": reason["reason"], "errors": reason["errors"]}
+    return Problem(HTTPStatus.CONFLICT, **_reason(refusal), id=id, tenant=tenant, source=source)
 
 
 def _unusable(status: HTTPStatus, message: str) -> Problem:

@@ -25,7 +25,6 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 import sources
 import writer
-from prooftrail import formats
 from prooftrail.errors import DatabaseUnavailable, RetryableError
 from prooftrail.formats import Accepted, RawRecord, Rejected
 from prooftrail.telemetry import MetricUnit, logger, metrics
@@ -85,21 +84,11 @@ class _Reading:
                     held.add(delivery.line)
 
     def _read(self, record: RawRecord, latest: datetime) -> None:
-        for outcome in _outcomes(record, latest):
+        for outcome in writer.outcomes(record, latest):
             if isinstance(outcome, Accepted):
                 self.accepted.append(outcome)
             else:
                 self.rejected.append(outcome)
-
-
-def _outcomes(record: RawRecord, latest: datetime) -> list[Accepted | Rejected]:
-    try:
-        return list(formats.read(record, latest, writer.defaults()))
-    except RetryableError:
-        raise
-    except Exception as error:  # noqa: BLE001  # a fault of ours, which would hold up all that comes behind
-        logger.exception("a record could not be read", extra={"origin": record.origin})
-        return [Rejected(record, "reader-failed", f"reading it failed, replay it after an update: {error!r}")]
 
 
 def _ask_again(batch: Batch, waiting: Sequence[Delivery], cause: RetryableError) -> dict[str, Any]:

@@ -12,27 +12,25 @@ import psycopg
 
 from prooftrail import formats, settings
 from prooftrail.database import Connection, Database
-from prooftrail.errors import DatabaseUnavailable
+from prooftrail.errors import DatabaseUnavailable, RetryableError
 from prooftrail.formats import Accepted, Defaults, RawRecord, Rejected
 from prooftrail.store import Receipt, Store
 from prooftrail.telemetry import MetricUnit, logger, metrics
 
 # After a failover a warm connection may lead to what is now a reader; a new one leads to the writer.
 PASSING = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
+OUR_FAULT = "reader-failed"  # the reason why a record is quarantined that is perhaps an event
 
 
-def read(records: Sequence[RawRecord]) -> tuple[list[Accepted], list[Rejected]]:
-    """Read records into events and what cannot be one; raises what `formats.read` does."""
-    accepted: list[Accepted] = []
-    rejected: list[Rejected] = []
-    latest = latest_time()
-    for record in records:
-        for outcome in formats.read(record, latest, defaults()):
-            if isinstance(outcome, Accepted):
-                accepted.append(outcome)
-            else:
-                rejected.append(outcome)
-    return accepted, rejected
+def outcomes(record: RawRecord, latest: datetime) -> list[Accepted | Rejected]:
+    """Read one record; see `formats.read`. What makes that fail, for a fault of ours, is rejected as `OUR_FAULT`."""
+    try:
+        return list(formats.read(record, latest, defaults()))
+    except RetryableError:
+        raise
+    except Exception as error:  # noqa: BLE001  # it would hold up all that comes behind
+        logger.exception("a record could not be read", extra={"origin": record.origin})
+        return [Rejected(record, OUR_FAULT, f"reading it failed, replay it after an update: {error!r}")]
 
 
 class Writer:

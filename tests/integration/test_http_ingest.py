@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +24,7 @@ from prooftrail import api_keys, formats, store
 from prooftrail.errors import RetryableError
 from prooftrail.invocation import Context
 from prooftrail.ledger.tlog_proof import TlogProof
-from tests.conftest import LogDatabase
+from tests.conftest import PROJECT, LogDatabase
 from tests.factories import native, sqs
 from tests.integration.test_hostile_input import (
     NAUGHTY,
@@ -35,6 +39,23 @@ Posting = Callable[..., Any]
 Asking = Callable[..., tuple[int, Any]]
 NDJSON = "application/x-ndjson"
 AWAY = "postgresql://nobody@127.0.0.1:1/none"
+
+
+# One request in a process that is killed while it commits, or when it has.
+KILLED = """
+import json, os, signal, sys
+import http_ingest, writer
+from prooftrail import store
+from prooftrail.invocation import Context
+moment, request = sys.argv[1], json.loads(sys.argv[2])
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if moment == "before":
+    extend = store.Store._extend_logs
+    store.Store._extend_logs = lambda self, batches: (extend(self, batches), die())
+else:
+    writer.report = die
+http_ingest.handler(request, Context("http"))
+"""
 
 
 def lines(*items: Any) -> str:
@@ -464,6 +485,24 @@ class TestOutages:
         writer.writer().connection(0).close()
         assert posting("/events", native())[0] == 201
 
+    @pytest.mark.parametrize(("moment", "status"), [("before", "stored"), ("after", "duplicate")])
+    def test_of_the_function_itself_leave_nothing_before_the_commit_and_after_it_a_duplicate(
+        self, database: LogDatabase, posting: Posting, moment: str, status: str
+    ) -> None:
+        key = api_keys.create(database.admin, "acme", role="writer")
+        headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "k", "Content-Type": "application/json"}
+        event = json.dumps(native(id=None))
+        request = {"httpMethod": "POST", "path": "/events", "headers": headers, "body": event}
+        environment = os.environ | {
+            "DATABASE_URL": database.url_of("ingest"),
+            "PYTHONPATH": f"{PROJECT / 'functions' / 'ingest'}:{PROJECT}",
+        }
+        command = [sys.executable, "-c", KILLED, moment, json.dumps(request)]
+        assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+        assert database.count("event") == (moment == "after")
+        assert posting("/events", event, key=key, headers=headers)[1]["status"] == status
+        assert database.count("event") == 1
+
     def test_before_the_commit_leave_nothing_and_after_it_a_duplicate(
         self, database: LogDatabase, posting: Posting, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -502,9 +541,24 @@ class TestOutages:
     def test_that_nobody_expected_are_told_without_the_trace(
         self, posting: Posting, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(formats, "read", lambda *_: 1 / 0)
+        monkeypatch.setattr(http_ingest, "_read", lambda *_: 1 / 0)
         status, problem = posting("/events", native())
         assert (status, "division" in json.dumps(problem)) == (500, False)
+
+    def test_of_a_format_take_the_one_event_that_it_failed_on_and_keep_it(
+        self, database: LogDatabase, posting: Posting, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, bad = formats.read, native(message="fails")
+
+        def failing(record: formats.RawRecord, *arguments: Any) -> Any:
+            return 1 / 0 if b"fails" in record.body else read(record, *arguments)
+
+        monkeypatch.setattr(formats, "read", failing)
+        status, answer = posting("/events/batch", [native(), bad, native()])
+        assert (status, statuses(answer)) == (207, ["stored", "rejected", "stored"])
+        assert (answer["results"][1]["reason"], "division" in json.dumps(answer)) == ("reader-failed", False)
+        assert posting("/events", bad)[0] == 422
+        assert [(reason, raw) for reason, raw, _ in quarantined(database)] == [("reader-failed", json.dumps(bad).encode())]
 
 
 class TestHostileInput:

@@ -12,11 +12,10 @@ import msgspec
 import psycopg
 import pytest
 
-import sources
 import writer
 from prooftrail import store
 from tests.conftest import LogDatabase
-from tests.factories import native, sqs, sqs_record
+from tests.factories import accepted, native, sqs, sqs_record
 
 Ingesting = Callable[..., list[str]]
 
@@ -180,8 +179,7 @@ def test_many_handlers_at_once_store_each_event_once_and_never_deadlock(
 
     def append(events: list[dict[str, Any]]) -> None:
         with database.connect("ingest") as connection:
-            accepted, rejected = writer.read([delivery.record for delivery in sources.from_sqs(sqs(*events)).deliveries])
-            store.Store(connection).append(accepted, rejected)
+            store.Store(connection).append([accepted(event) for event in events], [])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(append, [batch[:: 1 if number % 2 else -1] for number, batch in enumerate(batches * 2)]))
