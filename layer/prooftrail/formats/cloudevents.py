@@ -7,8 +7,9 @@ dataclassification, distributed tracing and severity.
 What becomes of ``data``:
 
 - an object with an ``action`` has our own fields: they go before the attributes, but ``id`` and ``source`` are always the
-  event's, since these identify it. What an attribute says otherwise is kept as ``ce_<attribute>``, what the data says
-  otherwise as ``data.<field>``.
+  attributes', since these identify a CloudEvent. An attribute that says otherwise than the data is kept as
+  ``ce_<attribute>`` (``ce_auth`` and ``ce_subject`` are all that the attributes say of actor and target), an ``id`` or
+  ``source`` of the data that is another as ``data.<field>``.
 - an object with ``before`` or ``after``: they are the target's states, the rest is ``data`` in ``metadata``
 - an object of an event whose type ends in a word of `BECAME` or `CEASED` (``…patient.updated``, ``….OrderDeleted``) is
   the target's state after or before it
@@ -67,6 +68,7 @@ _CLAIMS = {
 }
 
 _IDENTITY = ("id", "source")
+_THEIRS = {"action": "type", "target": "subject", "actor": "auth", "level": "severitytext"}
 _LAST_WORD = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]+)(?=(?:[._/-]?[vV]\d+)?$)")
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -197,23 +199,19 @@ def _add_claims(fields: dict[str, Any], rest: dict[str, Any], given: Given) -> N
 
 def _own(data: dict[str, Any], fields: dict[str, Any], given: Given) -> Event:
     """An event of our own format as data: the attributes say what it does not, and always which event it is."""
-    metadata = dict(fields.pop("metadata"))
+    said = {name: value for name, value in data.items() if value is not None and name not in _IDENTITY}
+    metadata = {f"ce_{name}" if name in said else name: value for name, value in fields.pop("metadata").items()}
+    fields = present(fields)
+    for name in fields.keys() & said.keys():
+        if fields[name] != said[name]:
+            metadata[f"ce_{_THEIRS.get(name, name)}"] = fields[name]
     for name in _IDENTITY:
         if data.get(name) not in (None, fields.get(name)):
             metadata[f"data.{name}"] = data[name]
-    fields = present(fields)
-    said = {name: value for name, value in data.items() if value is not None and name not in _IDENTITY}
-    for name in ("actor", "target"):
-        if isinstance(said.get(name), dict) and name in fields:
-            said[name] = fields[name] | present(said[name])
-    for name, value in fields.items():
-        if name in said and said[name] != value and name not in ("actor", "target"):
-            metadata[f"ce_{name}"] = value
     own = said.pop("metadata", None)
     if own is not None and not isinstance(own, dict):
         metadata["data.metadata"], own = own, None
-    document = fields | said | {"metadata": plain.merged(metadata, own)}
-    return native.to_event(document, given)
+    return native.to_event(fields | said | {"metadata": plain.merged(metadata, own)}, given)
 
 
 def _states(data: Any, kind: str, rest: dict[str, Any]) -> dict[str, Any]:
