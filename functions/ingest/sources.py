@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -26,6 +27,7 @@ import msgspec
 
 from prooftrail.errors import UnknownEnvelope
 from prooftrail.formats import RawRecord
+from prooftrail.redrive import ORIGIN
 
 LONGEST_ORIGIN = 240  # characters; an element of a list appends its number, and an id may have 256
 
@@ -89,12 +91,20 @@ def from_sqs(event: dict[str, Any]) -> Batch:
 
 
 def _of_message(message: _Message) -> Delivery:
-    origin = _name("sqs", message.arn.rpartition(":")[2], message.message_id)
+    queue = message.arn.rpartition(":")[2]
     headers = {
         _header(name): _text(value.string_value if value.binary_value is None else value.binary_value)
         for name, value in message.message_attributes.items()
     }
+    origin = _former_name(queue, headers) or _name("sqs", queue, message.message_id)
     return Delivery(RawRecord(origin, message.body.encode("utf-8", "surrogatepass"), headers), message.message_id)
+
+
+def _former_name(queue: str, headers: dict[str, str]) -> str | None:
+    """The name that a dead letter had before `prooftrail redrive` sent it back; a producer cannot take another source's."""
+    if re.fullmatch(rf"sqs:{re.escape(queue)}:[0-9a-f-]{{36}}", headers.get(ORIGIN, "")):
+        return headers.pop(ORIGIN)
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------- Kafka

@@ -17,6 +17,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 import erasures
 import log
+import observed
 import quarantine
 from parameters import EventParameters, EventsParameters, parameters_of
 from problems import Problem, bad_request, one_owner
@@ -34,6 +35,7 @@ PAGE_BYTES = 2_000_000  # of events in one answer; escaped once more it must sta
 
 app = APIGatewayRestResolver()
 app.include_router(erasures.router)
+app.include_router(observed.router)
 app.include_router(quarantine.router)
 app.include_router(log.router)  # first, for /events/{id} would take /events/{id}/proof too
 
@@ -190,7 +192,8 @@ def _not_what_was_stored(error: EntryChanged | EntryMissing) -> Response[str]:
 def _no_route(_error: NotFoundError) -> Response[str]:
     return Problem(
         HTTPStatus.NOT_FOUND,
-        "there is no such route: try /events, /events/{id}, /events/{id}/proof, /log/checkpoint, /quarantine, /erasures or /health",
+        "there is no such route: try /events, /events/{id}, /events/{id}/proof, /log/checkpoint, /sources, /categories, "
+        "/categories/{name}/actions, /quarantine, /erasures or /health",
     ).response()
 
 

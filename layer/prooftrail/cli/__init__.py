@@ -12,7 +12,7 @@ import psycopg
 import typer
 
 from prooftrail import invocation, migrations
-from prooftrail.cli import erasure, keys, logs, proofs, verify
+from prooftrail.cli import erasure, keys, logs, observed, proofs, quarantine, redrive, verify
 from prooftrail.cli.common import PROJECT, admin, commands, fail
 from prooftrail.errors import ProoftrailError
 
@@ -20,6 +20,10 @@ app = commands(__doc__)
 app.add_typer(keys.app, name="key")
 app.add_typer(logs.app, name="log")
 app.add_typer(erasure.holds_app, name="hold")
+app.add_typer(quarantine.app, name="quarantine")
+app.command()(redrive.redrive)
+app.add_typer(observed.catalogue_app, name="catalogue")
+app.command("sources")(observed.list_sources)
 app.command()(erasure.erase)
 app.command()(erasure.scrub)
 app.command()(proofs.proof)
