@@ -10,10 +10,12 @@ from botocore.config import Config
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 REGION = "us-east-1"
+LONGEST_INVOCATION = 900  # seconds
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
@@ -35,6 +37,11 @@ class Clients:
     def cloudformation(self) -> CloudFormationClient:
         """CloudFormation."""
         return self._session.client("cloudformation", **self._options)
+
+    def functions(self) -> LambdaClient:
+        """Lambda, asked once, and waited for as long as a function may run."""
+        patience = Config(retries={"total_max_attempts": 1}, read_timeout=LONGEST_INVOCATION, proxies={})
+        return self._session.client("lambda", **{**self._options, "config": patience})
 
     def s3(self) -> S3Client:
         """S3."""

@@ -9,10 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from local.errors import StackError
+from local.store import Store
 
 # Below the ranges from which Linux and macOS take ports for outgoing connections.
 FIRST, LAST = 20_000, 29_999
-SERVICES = ("localstack", "postgres")
+SERVICES = (
+    "localstack",
+    "postgres",
+    "kafka",
+    "kafka_controller",
+    "rabbitmq",
+    "rabbitmq_distribution",
+    "rabbitmq_epmd",
+)
 
 
 def choose(service: str, state: Path, remembered: int | None, environment: Mapping[str, str] = os.environ) -> int:
@@ -23,6 +32,13 @@ def choose(service: str, state: Path, remembered: int | None, environment: Mappi
     if remembered and is_free(remembered):
         return remembered
     return _next_free(own_port(service, state))
+
+
+def remember(service: str, state: Path, store: Store) -> int:
+    """Choose a port, the one of last time if it is free, and remember it."""
+    port = choose(service, state, store.get(f"{service}_port"))
+    store.set(f"{service}_port", port)
+    return port
 
 
 def own_port(service: str, state: Path) -> int:

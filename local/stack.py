@@ -17,6 +17,7 @@ from local.deploy import Build, Deployment
 from local.errors import StackError
 from local.layout import Layout
 from local.localstack import LocalStack
+from local.messaging import Messaging
 from local.postgres import Database, Server, new_password
 from local.store import Store
 
@@ -41,10 +42,13 @@ class Stack:
         with self._lock():
             store, build = Store(self.layout.state / "store.json"), Build(self.layout)
             local_stack = LocalStack(self.layout, self._localstack_port(store), self._bridge)
+            messaging = Messaging(self.layout, store, self._say)
+            messaging.start()
             if self._is_up(local_stack, build):
                 self._say("already up")
             else:
                 self._start(store, build, local_stack)
+            self._connect(messaging)
             if containers.wanted():
                 self._let_containers_in(store, local_stack)
             return self.values()
@@ -54,7 +58,8 @@ class Stack:
         if not self.layout.state.exists():
             return False
         with self._lock():
-            stopped = localstack.stop(self.layout)
+            stopped = Messaging(self.layout, Store(self.layout.state / "store.json")).stop()
+            stopped = localstack.stop(self.layout) or stopped
             return self._server.stop() or stopped
 
     def values(self) -> dict[str, str]:
@@ -63,12 +68,14 @@ class Stack:
 
     def status(self) -> dict[str, str]:
         """Return what runs, by name."""
-        port = Store(self.layout.state / "store.json").get("localstack_port")
+        store = Store(self.layout.state / "store.json")
+        port = store.get("localstack_port")
         local_stack = LocalStack(self.layout, port) if port else None
         postgres = self._server.running_port()
         return {
             "LocalStack": f"running at {local_stack.url}" if local_stack and local_stack.is_running() else "stopped",
             "PostgreSQL": f"running on port {postgres}" if postgres else "elsewhere" if self._external() else "stopped",
+            **Messaging(self.layout, store).status(),
         }
 
     def _start(self, store: Store, build: Build, local_stack: LocalStack) -> None:
@@ -91,6 +98,13 @@ class Stack:
         deployment = Deployment(self.layout, local_stack.url)
         deployment.deploy(build, parameters)
         self._write_environment(store, local_stack, database, deployment.outputs())
+
+    def _connect(self, messaging: Messaging) -> None:
+        """Wait for the brokers, tell where they are, and let the pollers read them."""
+        before = self.values()
+        after = {**before, **messaging.finish()}
+        environment_file.write(self.layout.environment_file, after)
+        messaging.poll(after, anew=before != after)
 
     def _is_up(self, local_stack: LocalStack, build: Build) -> bool:
         values = self.values()
@@ -120,9 +134,7 @@ class Stack:
             return running
         if running:
             raise StackError(f"{service} runs on port {running} already; run `make down` before moving it to {asked}.")
-        port = ports.choose(service, self.layout.state, store.get(f"{service}_port"))
-        store.set(f"{service}_port", port)
-        return port
+        return ports.remember(service, self.layout.state, store)
 
     def _write_environment(
         self, store: Store, local_stack: LocalStack, database: Database, outputs: dict[str, str]

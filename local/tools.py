@@ -14,6 +14,8 @@ from pathlib import Path
 from local.errors import StackError
 from local.layout import CHECKOUT, Layout, runtime_name
 
+MAVEN_SECONDS = 240
+
 
 def emulator(layout: Layout) -> Path:
     """Install LocalStack with our plugins, if it is not; return its Python."""
@@ -36,6 +38,18 @@ def runtime(layout: Layout) -> Path:
     """Install what Lambda's own image brings (AWS's runtime client and boto3), if it is not; return the directory."""
     home = _group(layout, "runtime")
     return home / "lib" / runtime_name() / "site-packages"
+
+
+def maven_jars(layout: Layout, name: str, pom: Path) -> Path:
+    """Fetch the jars that a POM names, with all that they need, if they are not there; return the directory."""
+    home = layout.tools / name
+
+    def install() -> None:
+        shutil.rmtree(home / "jars", ignore_errors=True)
+        _maven(pom, home / "jars")
+
+    _once(home, [pom], install)
+    return home / "jars"
 
 
 def interpreter() -> Path:
@@ -69,6 +83,20 @@ def _group(layout: Layout, group: str) -> Path:
 
     _once(home, [layout.checkout / "uv.lock"], install)
     return home
+
+
+def _maven(pom: Path, jars: Path) -> None:
+    if not shutil.which("mvn"):
+        raise StackError("there is no Maven")
+    goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+    command = ["mvn", "--batch-mode", "--quiet", "--file", str(pom), goal, f"-DoutputDirectory={jars}"]
+    try:
+        result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=MAVEN_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise StackError(f"Maven fetched nothing within {MAVEN_SECONDS} s") from None
+    if result.returncode != 0:
+        reason = next((line for line in result.stdout.splitlines() if line.startswith("[ERROR]")), "it said nothing")
+        raise StackError(f"Maven failed: {reason.removeprefix('[ERROR] ')[:300]}")
 
 
 def _once(home: Path, inputs: list[Path], install: Callable[[], None]) -> None:

@@ -37,8 +37,8 @@ def test_a_busy_port_is_not_free(busy_port: int) -> None:
 
 def test_the_next_free_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     own = ports.own_port("postgres", HOME)
-    monkeypatch.setattr(ports, "is_free", lambda port: port > own + 2)
-    assert ports.choose("postgres", HOME, None, {}) == own + 4
+    monkeypatch.setattr(ports, "is_free", lambda port: port > own + len(ports.SERVICES))
+    assert ports.choose("postgres", HOME, None, {}) == own + 2 * len(ports.SERVICES)
 
 
 def test_the_search_goes_round(monkeypatch: pytest.MonkeyPatch) -> None:

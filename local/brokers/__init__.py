@@ -1,0 +1,1 @@
+"""Kafka and RabbitMQ of a stack: the servers that the environment names, or some of our own, or none."""
