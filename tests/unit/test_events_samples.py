@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 import sources
+from http_request import Request
 from prooftrail import formats
-from prooftrail.formats import Accepted
+from prooftrail.formats import Accepted, RawRecord
 
 EVENTS = Path(__file__).parents[2] / "events"
+SAMPLE_KEY = "pt_sample-key-of-the-events-folder-not-a-secret"
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 
@@ -27,6 +29,9 @@ BROKERS = {
     "ingest-rabbitmq.json": (3, 1, 0),
     "ingest-eventbridge.json": (2, 0, 0),
 }
+
+
+HTTP = {"ingest-http.json": 1, "ingest-http-batch.json": 3}  # how many events each posts
 
 
 def batch(name: str) -> sources.Batch:
@@ -48,7 +53,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def test_there_is_no_ingest_sample_that_these_tests_do_not_know() -> None:
-    assert {file.name for file in EVENTS.glob("ingest*.json")} == BROKERS.keys()
+    assert {file.name for file in EVENTS.glob("ingest*.json")} == BROKERS.keys() | HTTP.keys()
 
 
 @pytest.mark.parametrize("name", BROKERS)
@@ -56,6 +61,17 @@ def test_of_a_brokers_sample_comes_what_it_shows(name: str) -> None:
     accepted, rejected, tombstones = BROKERS[name]
     found = [isinstance(outcome, Accepted) for outcome in outcomes(name)]
     assert (found.count(True), found.count(False), batch(name).tombstones) == (accepted, rejected, tombstones)
+
+
+@pytest.mark.parametrize("name", HTTP)
+def test_a_sample_over_http_posts_events_that_leave_the_tenant_to_the_key(name: str) -> None:
+    request = Request.of(json.loads((EVENTS / name).read_bytes()))
+    bodies = request.body.splitlines() if request.is_lines else [request.body]
+    assert (request.method, request.key, len(bodies)) == ("POST", SAMPLE_KEY, HTTP[name])
+    for body in bodies:
+        (outcome,) = formats.read(RawRecord("http", body, request.headers_of_records("clinic-north")), LATEST)
+        assert isinstance(outcome, Accepted)
+        assert outcome.event.tenant == "clinic-north"
 
 
 def test_no_two_samples_hold_the_same_event() -> None:
