@@ -27,6 +27,14 @@ def _missing() -> str | None:
     return None
 
 
+# One event of each broker's sample.
+STORED = {
+    "kafka-msk": "01JBQ7B1A2C3D4E5F6G7H8J9K0",
+    "kafka-self-managed": "01JBQ7B2A2C3D4E5F6G7H8J9K0",
+    "rabbitmq": "01JBQ7B3A2C3D4E5F6G7H8J9K0",
+    "eventbridge": "01JBQ7B4A2C3D4E5F6G7H8J9K0",
+}
+
 MISSING = _missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"sam local invoke: {MISSING}")
 
@@ -52,6 +60,13 @@ def test_ingest_stores_the_sample_batch(system: System) -> None:
     assert invoke(system, "IngestFunction", event) == {"batchItemFailures": []}
     (sample, *_) = [json.loads(record["body"]) for record in json.loads(event.read_bytes())["Records"]]
     assert system.get(f"/events/{sample['id']}", tenant=sample["tenant"])["action"] == sample["action"]
+
+
+@pytest.mark.parametrize("sample", STORED)
+def test_ingest_stores_what_a_broker_sends(system: System, sample: str) -> None:
+    assert invoke(system, "IngestFunction", PROJECT / "events" / f"ingest-{sample}.json") == {"batchItemFailures": []}
+    (stored,) = [event for event in system.all_events(tenant="clinic-north") if event["id"] == STORED[sample]]
+    assert (stored["action"], stored["actor"]["id"]) == ("patient.read", "u-1042")
 
 
 def test_query_answers_the_sample_request(system: System, tmp_path: Path) -> None:
