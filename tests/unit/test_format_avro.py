@@ -346,6 +346,22 @@ def test_what_lambda_decoded_already_is_json_like_any_other() -> None:
     assert (outcome.event.id, outcome.event.metadata) == ("e1", {"ward": "3"})
 
 
+def test_a_cloud_event_in_headers_may_have_data_in_avro(registry: Registry) -> None:
+    ce = {
+        "ce_specversion": "1.0",
+        "ce_id": "c-1",
+        "ce_source": "/ehr",
+        "ce_type": "patient.read",
+        "ce_time": WHEN.isoformat(),
+    }
+    body = encoded(registry.add(V1), V1, VALUE | {"ward": "3"})
+    record = RawRecord("kafka:c:t:0:7:1", body, ce | {"content-type": "application/avro"})
+    (outcome,) = formats.read(record, LATEST, Defaults("fallback"))
+    assert isinstance(outcome, Accepted), outcome
+    assert (outcome.record, outcome.event.id) == (record, "c-1")
+    assert "ward" in json.dumps(outcome.event.metadata)
+
+
 def test_json_behind_the_id_of_a_json_schema_is_read_as_it_is(registry: Registry) -> None:
     id = registry.add({"type": "object"}, kind="JSON")
     assert event_of(struct.pack(">BI", 0, id) + json.dumps(native(id="j")).encode()).id == "j"

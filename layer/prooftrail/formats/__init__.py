@@ -129,7 +129,8 @@ def _read_avro(record: RawRecord, latest: datetime, defaults: Defaults) -> Itera
     except InvalidRecord as error:
         yield Rejected(record, error.reason, error.detail, error.fields)
         return
-    for outcome in _read(RawRecord(record.origin, body, record.headers), latest, defaults):
+    headers = {**record.headers, "content-type": "application/json"}
+    for outcome in _read(RawRecord(record.origin, body, headers), latest, defaults):
         is_element = outcome.record.origin != record.origin
         yield outcome if is_element else msgspec.structs.replace(outcome, record=record)
 
