@@ -81,6 +81,25 @@ class QuarantineParameters(ReaderParameters):
     cursor: int | None = Field(default=None, ge=1, le=2**63 - 1)
 
 
+class ListParameters(ReaderParameters):
+    """For a page of a list that has an order of its own."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: Annotated[str, Field(max_length=4000)] | None = None
+
+
+class SourcesParameters(ListParameters):
+    """For sources: one of them, with all that is kept of its numbers."""
+
+    source: Text | None = None
+
+
+class ActionsParameters(ListParameters):
+    """For the actions of a category: one of them, with its schema."""
+
+    action: Text | None = None
+
+
 class ErasureRequest(BaseModel):
     """Whose values shall go, and why: the body of `POST /erasures`."""
 

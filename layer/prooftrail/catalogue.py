@@ -51,7 +51,10 @@ class Category(msgspec.Struct, frozen=True):
 
 
 class Action(msgspec.Struct, frozen=True):
-    """An action: learned from `events` first stored at `first_seen`, seeded at `seeded_at`, or both; and its rule."""
+    """An action: learned from `events` first stored at `first_seen`, seeded at `seeded_at`, or both.
+
+    `on_violation` is None where it has no rule; the rule's `schema` is told where it is asked for.
+    """
 
     tenant: str
     category: str | None
@@ -160,6 +163,7 @@ def actions(
     *,
     category: str | None = None,
     action: str | None = None,
+    schemas: bool = False,
     after: tuple[str, str, str] | None = None,
     limit: int | None = None,
 ) -> list[Action]:
@@ -170,7 +174,7 @@ def actions(
     rows = connection.execute(
         """
         SELECT tenant, nullif(category, ''), action, event_count, first_seen, last_seen, seeded_at, description,
-            on_violation, schema::text
+            on_violation, CASE WHEN %(schemas)s THEN schema::text END
         FROM prooftrail.action LEFT JOIN prooftrail.action_schema USING (tenant, category, action)
         WHERE %(tenant)s IN (tenant, %(all)s)
             AND coalesce(category = %(category)s::text, true) AND coalesce(action = %(action)s::text, true)
@@ -182,6 +186,7 @@ def actions(
             "all": ALL_TENANTS,
             "category": category,
             "action": action,
+            "schemas": schemas,
             "t": after and after[0],
             "c": after and after[1],
             "a": after and after[2],

@@ -8,7 +8,7 @@ folded, and says so.
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 
@@ -50,8 +50,8 @@ class Sequence(msgspec.Struct, frozen=True):
 class Source(msgspec.Struct, frozen=True):
     """A source of a tenant: how many events it sent, when the first and last were stored, and the latest time in one.
 
-    `silence` is how long nothing came of it; `longest_silence` how long that lasted at most before, None before its second
-    batch. `sequence` is None where its events carry no numbers.
+    For so many seconds nothing came of it, and at most so many before (None until its second batch). `sequence` is None
+    where its events carry no numbers.
     """
 
     tenant: str
@@ -60,14 +60,10 @@ class Source(msgspec.Struct, frozen=True):
     first_seen: datetime
     last_seen: datetime
     newest: datetime
-    silence: timedelta
-    longest_silence: timedelta | None
+    silence_seconds: float
+    longest_silence_seconds: float | None
+    longer_than_ever: bool
     sequence: Sequence | None
-
-    @property
-    def longer_than_ever(self) -> bool:
-        """Whether it has been silent for longer than ever before."""
-        return self.longest_silence is not None and self.silence > self.longest_silence
 
 
 class Folded(msgspec.Struct, frozen=True):
@@ -133,7 +129,8 @@ def listing(
     rows = connection.execute(
         """
         SELECT tenant, source, event_count, first_seen, last_seen, newest,
-            greatest(coalesce(unfolded.received_at, clock_timestamp()) - last_seen, '0') AS silence, longest_silence,
+            extract(epoch FROM silence)::float8, extract(epoch FROM longest_silence)::float8,
+            coalesce(silence > longest_silence, false),
             CASE WHEN highest IS NOT NULL THEN jsonb_build_object(
                 'lowest', lower(numbers), 'highest', highest,
                 'contiguous', (SELECT min(upper(range)) - 1 FROM unnest(numbers) AS range),
@@ -147,6 +144,9 @@ def listing(
             SELECT received_at FROM prooftrail.batch
             WHERE batch.tenant = folded.tenant AND first_index >= folded.size ORDER BY first_index LIMIT 1
         ) AS unfolded ON true
+        CROSS JOIN LATERAL (
+            SELECT greatest(coalesce(unfolded.received_at, clock_timestamp()) - last_seen, '0') AS silence
+        ) AS since
         WHERE %(tenant)s IN (tenant, %(all)s) AND coalesce(source = %(source)s::text, true)
             AND coalesce((tenant, source) > (%(after_tenant)s::text, %(after_source)s::text), true)
         ORDER BY tenant, source LIMIT %(limit)s

@@ -7,17 +7,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from prooftrail import catalogue, rules, sources
+from prooftrail import api_keys, catalogue, rules, sources
 from prooftrail.catalogue import InvalidSeed, Seed, UnknownSchema
+from prooftrail.cli import app
 from prooftrail.rules import InvalidSchema, OnViolation
 from prooftrail.store import Store
 from tests.conftest import PROJECT, LogDatabase
 from tests.factories import accepted, native, sqs
 
+Asking = Callable[..., tuple[int, Any]]
 Ingesting = Callable[..., list[str]]
 
 AGE = {"properties": {"after": {"properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"]}}}
@@ -290,3 +294,106 @@ def test_where_no_tenant_has_a_rule_the_library_for_them_is_not_loaded(database:
     )
     subprocess.run([sys.executable, "-c", program, database.url_of("ingest")], check=True, cwd=PROJECT)
     assert database.count("event") == 1
+
+
+def test_the_api_tells_of_categories_and_their_actions(database: LogDatabase, asking: Asking) -> None:
+    rule(database, AGE)
+    send(database, record(after={"age": 1}), native(category="a/b", action="x"), native(), native(tenant="globex"))
+    fold(database)
+    status, answer = asking("/categories", tenant="acme")
+    assert status == 200
+    assert [(item["category"], item["actions"], item["events"]) for item in answer["categories"]] == [
+        (None, 1, 1),
+        ("a/b", 1, 1),
+        ("records", 1, 1),
+    ]
+    assert [(log["tenant"], log["folded"]) for log in answer["logs"]] == [("acme", 5)]
+    (read,) = asking("/categories/records/actions", tenant="acme")[1]["actions"]
+    assert (read["action"], read["events"], read["on_violation"], read["schema"]) == ("patient.read", 1, "quarantine", None)
+    (read,) = asking("/categories/records/actions", tenant="acme", action="patient.read")[1]["actions"]
+    assert read["schema"] == AGE
+    assert [item["action"] for item in asking("/categories/a%2Fb/actions")[1]["actions"]] == ["x"]
+    assert [item["tenant"] for item in asking("/categories/actions")[1]["actions"]] == ["acme", "globex"]
+    for name in ("none", "%00", "%ED%A0%80"):
+        assert asking(f"/categories/{name}/actions")[0] == 404
+
+
+def test_a_reader_s_catalogue_is_that_of_its_tenant(database: LogDatabase, asking: Asking) -> None:
+    rule(database, AGE)
+    send(database, native(tenant="globex", category="records"))
+    fold(database)
+    key = api_keys.create(database.admin, "globex")
+    (category,) = asking("/categories", key)[1]["categories"]
+    assert (category["tenant"], category["actions"]) == ("globex", 1)
+    (action,) = asking("/categories/records/actions", key, action="patient.read")[1]["actions"]
+    assert (action["tenant"], action["schema"]) == ("globex", None)
+    assert asking("/categories", key, tenant="acme")[0] == 403
+
+
+def test_categories_and_actions_come_page_by_page(database: LogDatabase, asking: Asking) -> None:
+    names = [f"n{number}" for number in range(5)]
+    send(
+        database, *(native(category=name, action="x") for name in names), *(native(category="n0", action=n) for n in names)
+    )
+    fold(database)
+    for path, kind, field, expected in (
+        ("/categories", "categories", "category", names),
+        ("/categories/n0/actions", "actions", "action", [*names, "x"]),
+    ):
+        found: list[str] = []
+        answer = asking(path, limit=2)[1]
+        while True:
+            found += [item[field] for item in answer[kind]]
+            if answer["next"] is None:
+                break
+            answer = asking(path, limit=2, cursor=answer["next"])[1]
+        assert found == expected
+
+
+def test_the_commands_seed_list_and_rule(database: LogDatabase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    seeds, schema = tmp_path / "seeds.ndjson", tmp_path / "schema.json"
+    seeds.write_text(
+        '{"tenant": "acme", "category": "records", "action": "patient.read", "description": "Somebody looked"}\n'
+        f'{{"tenant": "acme", "action": "login", "schema": {json.dumps(AGE)}, "on_violation": "flag"}}\n'
+    )
+    assert run("catalogue", "seed", str(seeds)) == "2 actions are new or were changed\n"
+    assert [line.split("\t") for line in run("catalogue", "list").splitlines()] == [
+        ["acme", "(none)", "login", "0 events", "never seen", "seeded", "schema: flag", ""],
+        ["acme", "records", "patient.read", "0 events", "never seen", "seeded", "no schema", "Somebody looked"],
+    ]
+    schema.write_text(json.dumps(AGE))
+    of = ["--tenant", "acme", "--category", "records", "--action", "patient.read"]
+    assert run("catalogue", "schema", "set", str(schema), *of) == "in force within 60 seconds\n"
+    assert run("catalogue", "schema", "set", str(schema), *of) == "it is in force already\n"
+    assert json.loads(run("catalogue", "list", "--json").splitlines()[1])["schema"] == AGE
+    assert send(database, record()) == ["stored"]
+    assert send(database, record(after={})) == ["quarantined"]
+    assert run("catalogue", "schema", "remove", *of) == "gone within 60 seconds\n"
+    assert send(database, record(after={})) == ["stored"]
+
+
+def test_commands_say_in_one_sentence_what_is_wrong(
+    database: LogDatabase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    file = tmp_path / "file.json"
+    file.write_text('{"type": 1}')
+    of = ["--tenant", "acme", "--action", "a"]
+    for arguments, why in (
+        (["catalogue", "seed", str(file)], "number 1: "),
+        (["catalogue", "schema", "set", str(file), *of], "at /type: "),
+        (["catalogue", "schema", "remove", *of], "expected an action with a schema"),
+        (["catalogue", "schema", "remove", "--tenant", "a b", "--action", "a"], "--tenant: expected"),
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert (result.exit_code, result.stdout) == (1, "")
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("prooftrail: ")
+        assert why in line
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from prooftrail import sources
+from prooftrail import api_keys, sources
 from prooftrail.api_keys import ALL_TENANTS
+from prooftrail.cli import app
 from prooftrail.database import Connection
 from prooftrail.sources import Source
 from prooftrail.store import Store
@@ -182,14 +185,14 @@ def test_first_last_and_newest_are_told_and_how_long_it_was_silent(database: Log
     found = told(database)
     assert began <= found.first_seen < found.last_seen <= datetime.now(UTC)
     assert found.newest == datetime(2026, 10, 3, tzinfo=UTC)
-    assert found.longest_silence == found.last_seen - found.first_seen
-    assert found.silence > timedelta(0)
+    assert found.longest_silence_seconds == (found.last_seen - found.first_seen).total_seconds()
+    assert found.silence_seconds > 0
 
 
 def test_silence_is_longer_than_ever_only_where_it_is(database: LogDatabase) -> None:
     send(database, [1])
     fold(database)
-    assert told(database).longest_silence is None
+    assert told(database).longest_silence_seconds is None
     assert not told(database).longer_than_ever
     send(database, [2])
     fold(database)
@@ -203,7 +206,7 @@ def test_what_is_not_folded_yet_is_not_taken_for_silence(database: LogDatabase) 
     fold(database)
     send(database, [2])
     (stored_at,) = one(database.admin, "SELECT max(received_at) FROM prooftrail.batch")
-    assert told(database).silence == stored_at - told(database).last_seen
+    assert told(database).silence_seconds == (stored_at - told(database).last_seen).total_seconds()
     (log,) = sources.folded(database.admin, ["acme"])
     assert (log.entries, log.folded, log.as_of) == (2, 1, stored_at)
 
@@ -356,3 +359,86 @@ def one(connection: Connection, query: str) -> tuple[Any, ...]:
     row = connection.execute(query.encode()).fetchone()
     assert row is not None
     return row
+
+
+def test_the_api_tells_of_sources_page_by_page(database: LogDatabase, asking: Asking) -> None:
+    for name in ("a", "b", "c"):
+        send(database, [1, 3], source=name)
+    fold(database)
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        status, answer = asking("/sources", tenant="acme", limit=2, **cursor)
+        assert status == 200
+        seen += [item["source"] for item in answer["sources"]]
+        if answer["next"] is None:
+            break
+        cursor = {"cursor": answer["next"]}
+    assert seen == ["a", "b", "c"]
+    status, answer = asking("/sources", tenant="acme", source="b")
+    (item,) = answer["sources"]
+    assert item["sequence"] == {
+        "lowest": 1,
+        "contiguous": 1,
+        "highest": 3,
+        "missing": {"count": 1, "ranges": [[2, 2]]},
+        "late": {"count": 0, "ranges": []},
+        "late_count": 0,
+        "repeated": {"count": 0, "ranges": []},
+        "repetitions": 0,
+        "tracked_from": 0,
+        "untracked": 0,
+    }
+    assert item["silence_seconds"] > 0
+    (log,) = answer["logs"]
+    assert (log["tenant"], log["entries"], log["folded"], log["gone"]) == ("acme", 6, 6, 0)
+
+
+def test_a_reader_is_told_of_its_own_tenant_only(database: LogDatabase, asking: Asking) -> None:
+    send(database, [1])
+    send(database, [1], tenant="globex")
+    fold(database)
+    fold(database, "globex")
+    key = api_keys.create(database.admin, "globex")
+    status, answer = asking("/sources", key)
+    assert (status, [item["tenant"] for item in answer["sources"]]) == (200, ["globex"])
+    assert [log["tenant"] for log in answer["logs"]] == ["globex"]
+    assert asking("/sources", key, tenant="acme")[0] == 403
+    assert asking("/sources", None)[0] == 401
+    assert [item["tenant"] for item in asking("/sources")[1]["sources"]] == ["acme", "globex"]
+    cursor = asking("/sources", limit=1)[1]["next"]
+    assert asking("/sources", key, cursor=cursor)[1]["sources"] == answer["sources"]
+
+
+def test_asking_for_sources_is_no_entry(database: LogDatabase, asking: Asking) -> None:
+    send(database, [1])
+    asking("/sources", tenant="acme")
+    assert one(database.admin, "SELECT size FROM prooftrail.log WHERE tenant = 'acme'") == (1,)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cursor": "x"}, {"cursor": "WzFd"}, {"cursor": "WyJcdTAwMDAiLCAiYSJd"}, {"limit": "0"}, {"colour": "red"}]
+)
+def test_what_cannot_be_asked_is_named(asking: Asking, wrong: dict[str, str]) -> None:
+    status, problem = asking("/sources", **wrong)
+    assert (status, [error["field"] for error in problem["errors"]]) == (400, list(wrong))
+
+
+def test_the_command_tells_of_sources(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    send(database, [1, 2], [9, 5], [5, 3])
+    send(database, [None], source="plain", tenant="globex")
+    fold(database)
+    fold(database, "globex")
+    lines = [line.split("\t") for line in run("sources").splitlines()]
+    assert [line[:3] for line in lines] == [["acme", "clinic/records", "6 events"], ["globex", "plain", "1 events"]]
+    assert lines[0][5:] == ["1 to 3 of 9", "missing 4 (4, 6-8)", "late 1 (3)", "repeated 1 (5)"]
+    assert lines[1][5:] == ["not numbered"]
+    (line,) = run("sources", "--tenant", "acme", "--json").splitlines()
+    assert json.loads(line)["sequence"]["missing"] == {"count": 4, "ranges": [[4, 4], [6, 8]]}
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
