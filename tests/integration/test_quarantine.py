@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -259,6 +260,42 @@ def test_what_is_redelivered_after_its_end_does_not_begin_anew(database: LogData
     take_in(database, record(AHEAD), record(b"{broken", 1))
     assert quarantine.waiting(database.admin, Filter()) == []
     assert len(quarantine.listing(database.admin, Filter(state=None), None, 10)) == 2
+    assert findings(database) == []
+
+
+def test_replays_at_once_and_a_redelivery_meanwhile_store_each_event_once(database: LogDatabase) -> None:
+    """Of several logs, and beside transactions that put others into quarantine: nobody waits in a circle."""
+    names = ["Acme", "acme", "zeta"]  # before and after our own log, in any order of text
+    records = [record(native(id=None, tenant=names[n % 3], time=LATER), n) for n in range(30)]
+    take_in(database, *records)
+    ids = quarantine.waiting(database.admin, Filter())
+
+    def replay_all(_worker: int) -> int:
+        done = 0
+        with psycopg.connect(database.url, autocommit=True) as connection:
+            for id in ids:
+                with suppress(NotWaiting):
+                    quarantine.replay(connection, id, reading())
+                    done += 1
+        return done
+
+    def redeliver(worker: int) -> int:
+        with database.connect("ingest") as connection:
+            for start in range(0, 30, 3):
+                events = [
+                    item for raw in records[start : start + 3] for item in reading()(raw) if isinstance(item, Accepted)
+                ]
+                broken = Rejected(record(b"{broken", 100 * worker + start), "invalid-json", "no JSON")
+                Store(connection).append(events, [broken])
+        return 0
+
+    with ThreadPoolExecutor(6) as pool:
+        replays = [pool.submit(replay_all, worker) for worker in range(4)]
+        others = [pool.submit(redeliver, worker) for worker in (1, 2)]
+        assert sum(work.result() for work in replays) == len(ids)
+        assert [work.result() for work in others] == [0, 0]
+    assert sorted(id for _, _, id in keys(database)) == sorted(raw.origin for raw in records)
+    assert len(own_events(database)) == len(ids)
     assert findings(database) == []
 
 
