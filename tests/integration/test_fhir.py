@@ -31,7 +31,7 @@ def r4_event(number: int) -> r4.AuditEvent:
     """BALP's PatientRead, PatientUpdate or PatientQuery, of a patient, by a practitioner, at a site, well or not."""
     letter, word = (("R", "read"), ("U", "update"), ("E", "search"))[number % 3]
     client, server = ("110152", "110153") if letter == "R" else ("110153", "110152")
-    data = {"type": coding("audit-entity-type", "2"), "role": coding("object-role", "4")}
+    data: dict[str, Any] = {"type": coding("audit-entity-type", "2"), "role": coding("object-role", "4")}
     if letter == "E":
         data |= {"role": coding("object-role", "24"), "query": base64.b64encode(QUERY.encode())}
     else:

@@ -28,6 +28,10 @@ BROKERS = {
     "ingest-kafka-self-managed.json": (3, 0, 0),
     "ingest-rabbitmq.json": (3, 1, 0),
     "ingest-eventbridge.json": (2, 0, 0),
+    "ingest-sqs-fhir.json": (4, 0, 0),
+    "ingest-sqs-ocsf.json": (5, 0, 0),
+    "ingest-sqs-otel.json": (2, 0, 0),
+    "ingest-kafka-avro.json": (1, 1, 0),  # the other one where a schema registry is configured
 }
 
 

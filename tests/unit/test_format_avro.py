@@ -17,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import sources
 from prooftrail import formats
 from prooftrail.errors import ConfigurationError, InvalidRecord, SchemaRegistryUnavailable
 from prooftrail.event import Event
 from prooftrail.formats import Accepted, Defaults, RawRecord, Rejected, avro, schema_registry
+from tests.conftest import PROJECT
 from tests.factories import native
 from tests.leaves import LATEST, TEXT
 from tests.registry import Registry, encoded, running
@@ -344,6 +346,17 @@ def test_what_lambda_decoded_already_is_json_like_any_other() -> None:
     (outcome,) = formats.read(RawRecord("kafka:c:t:0:7:1", json.dumps(plain).encode(), headers), LATEST)
     assert isinstance(outcome, Accepted)
     assert (outcome.event.id, outcome.event.metadata) == ("e1", {"ward": "3"})
+
+
+def test_the_sample_is_whole_where_the_registry_knows_its_schema(registry: Registry) -> None:
+    events = PROJECT / "events"
+    registry.schemas[7] = {"schema": (events / "audit-event.avsc").read_text()}
+    deliveries = sources.of(json.loads((events / "ingest-kafka-avro.json").read_bytes())).deliveries
+    encoded, decoded = [outcome for delivery in deliveries for outcome in formats.read(delivery.record, LATEST)]
+    assert isinstance(encoded, Accepted)
+    assert isinstance(decoded, Accepted)
+    assert encoded.event.metadata == decoded.event.metadata == {"amount": "12.30"}
+    assert (encoded.event.actor, encoded.event.target) == (decoded.event.actor, decoded.event.target)
 
 
 def test_a_cloud_event_in_headers_may_have_data_in_avro(registry: Registry) -> None:

@@ -88,6 +88,20 @@ _CLASSES: dict[int, tuple[str, dict[int, str]]] = {
         },
     ),
 }
+_OTHER_CLASSES = {
+    3001: "Account Change",
+    3003: "Authorize Session",
+    3005: "User Access Management",
+    3006: "Group Management",
+    3007: "User Management",
+    3008: "Role Management",
+    6001: "Web Resources Activity",
+    6002: "Application Lifecycle",
+    6004: "Web Resource Access Activity",
+    6006: "File Hosting Activity",
+    6007: "Scan Activity",
+    6008: "Application Error",
+}
 _NO_ACTIVITIES: dict[int, str] = {}
 _AUTHENTICATION, _ENTITY_MANAGEMENT = 3002, 3004
 _CREATE, _READ = 1, 2
@@ -156,7 +170,7 @@ def _at(document: dict[str, Any], paths: Mapping[str, tuple[tuple[str, ...], ...
 def _names(event: dict[str, Any]) -> tuple[str, str]:
     """Of the class and of what was done: as the event calls them, else as the schema does, else by their numbers."""
     number, activity = event["class_uid"], event["activity_id"]
-    known, activities = _CLASSES.get(number, (None, _NO_ACTIVITIES))
+    known, activities = _CLASSES.get(number, (_OTHER_CLASSES.get(number), _NO_ACTIVITIES))
     category = first_text(event.get("class_name"), known, str(number), longest=LONGEST_NAME) or ""
     said = (find(event, "api", "operation"), event.get("activity_name"), activities.get(activity), event.get("type_name"))
     return category, first_text(*said, f"{category}: {activity}", longest=LONGEST_NAME) or ""

@@ -94,6 +94,13 @@ API_ACTIVITY: dict[str, Any] = {
     "actor": {"user": {"uid": "dr-lee"}},
     "api": {"operation": "GetPatient"},
 }
+LOGON: dict[str, Any] = {
+    "activity_id": 1,
+    "class_uid": 3002,
+    "time": 1_790_856_000_000,
+    "metadata": {"version": "1.9.0", "product": {"name": "portal"}},
+    "user": {"uid": "dr-lee"},
+}
 LOG_RECORD: dict[str, Any] = {
     "resourceLogs": [
         {
@@ -136,7 +143,10 @@ SAMPLES = [
     Sample("java", native(id="e-1", level="INFO"), {"__typeid__": "com.clinic.PatientRead"}, "by-header"),
     Sample("java", native(id="e-1", time=[2026, 10, 1, 12, 0]), {}, "by-its-time"),
     Sample("fhir", AUDIT_EVENT),
+    Sample("fhir", AUDIT_EVENT, {"content-type": "application/fhir+json"}, "by-content-type"),
+    Sample("fhir", {"fullUrl": "urn:uuid:1", "resource": AUDIT_EVENT, "request": {"method": "POST"}}, {}, "entry"),
     Sample("ocsf", API_ACTIVITY),
+    Sample("ocsf", LOGON | {"action": "Allowed", "message": "user logged on"}, {}, "logon"),
     Sample("otel", LOG_RECORD),
     *_produced("java"),
     *_produced("go"),
