@@ -85,7 +85,7 @@ class AuditClient:
         self._transport = transport
         self._defaults = {name: value for name, value in (("tenant", tenant), ("source", source)) if value is not None}
         AuditEvent(action="any", tenant=tenant, source=source)  # raises now, not at the first event
-        self._redaction = Redaction() if redaction is None else redaction
+        self._encoder = strict_json.Encoder(Redaction() if redaction is None else redaction)
         self._directory = None if spool is None else Path(spool)
         self._numbered = numbered and spool is not None
         self._when_full = when_full
@@ -201,10 +201,7 @@ class AuditClient:
             raise AuditValidationError(
                 "sequence", "the client numbers events: leave it out, or set the client's numbered=False"
             )
-        text = strict_json.encode(document)
-        if self._redaction.touches(text):
-            text = strict_json.encode(self._redaction.applied(document))
-        head = text[:-1].encode()
+        head = self._encoder.encode(document)[:-1]
         if len(head) + SEQUENCE_BYTES > self._transport.largest_event:
             raise AuditValidationError(
                 "event", f"expected at most {self._transport.largest_event} bytes of JSON, got {len(head) + SEQUENCE_BYTES}"
@@ -212,14 +209,14 @@ class AuditClient:
         return (document["tenant"], document["source"]), head
 
     def _append(self, key: Key, head: bytes) -> int:
+        if self._when_full != "block":
+            return self._queue.append(key, head, self._numbered)
         while True:
             settled = self._settled()  # read first, lest room that appears meanwhile be missed
             try:
                 return self._queue.append(key, head, self._numbered)
             except QueueFull:
-                if self._when_full != "block":
-                    raise
-            self._wait_for_room(settled)
+                self._wait_for_room(settled)
 
     def _wait_for_room(self, settled: int) -> None:
         with self._progress:

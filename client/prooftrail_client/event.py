@@ -20,6 +20,7 @@ Outcome = Literal["success", "failure", "unknown"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LEVELS, _OUTCOMES = frozenset(get_args(Level)), frozenset(get_args(Outcome))
+_ENCODER = strict_json.Encoder()
 RESERVED_SOURCE = "prooftrail"  # of the service's own events
 
 
@@ -184,7 +185,7 @@ class AuditEvent:
         """
         document = self.document()
         require_identity(document)
-        return strict_json.encode(document).encode()
+        return _ENCODER.encode(document)
 
 
 def require_identity(document: Mapping[str, Any]) -> None:

@@ -29,15 +29,11 @@ class Redaction:
     def __init__(self, keys: Iterable[str] = CREDENTIALS, patterns: Iterable[str | re.Pattern[str]] = ()) -> None:
         self._keys = frozenset(_folded(key) for key in keys)
         self._patterns = [re.compile(pattern) for pattern in patterns]
-        # Each letter may have - or _ before it, so that it finds all that folding makes equal. The encoder has no other way
-        # to write a key of letters and digits; one of other characters is looked for letter by letter.
-        names = "|".join("[-_]*".join(map(re.escape, key)) for key in sorted(self._keys))
-        plain = all(key.isascii() and key.isalnum() for key in self._keys)
-        self._may_hold = re.compile(f'"[-_]*(?:{names})[-_]*":', re.IGNORECASE) if plain else re.compile("")
+        self.has_patterns = bool(self._patterns)
 
-    def touches(self, text: str) -> bool:
-        """Tell whether there may be something to redact in an event's JSON."""
-        return bool(self._patterns or (self._keys and self._may_hold.search(text)))
+    def hides(self, key: str) -> bool:
+        """Tell whether what stands under a key is to be redacted."""
+        return _folded(key) in self._keys
 
     def applied(self, document: dict[str, Any]) -> dict[str, Any]:
         """A copy of an event's document without what is to be redacted."""
@@ -51,7 +47,7 @@ class Redaction:
     def _value(self, value: Any) -> Any:
         value = strict_json.plain(value)
         if isinstance(value, dict):
-            return {key: MASK if _folded(key) in self._keys else self._value(item) for key, item in value.items()}
+            return {key: MASK if self.hides(key) else self._value(item) for key, item in value.items()}
         if isinstance(value, list):
             return [self._value(item) for item in value]
         return self._text(value) if isinstance(value, str) else value

@@ -9,58 +9,81 @@ from __future__ import annotations
 import base64
 import json
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from prooftrail_client.errors import AuditValidationError
 
+if TYPE_CHECKING:
+    from prooftrail_client.redaction import Redaction
+
 MAX_DEPTH = 128  # levels, as the service has it
 INT64_MIN, UINT64_MAX = -(2**63), 2**64 - 1
-_MAY_BE_REFUSED = re.compile(r"\\u0000|[0-9]{19}")
+MOST_KNOWN_KEYS = 10_000
 _CONTAINERS = frozenset({dict, list, tuple})
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+_SCALARS = frozenset({str, float, bool, type(None)})
 
 
 class _NotPlain(Exception):
     """A closer look is needed."""
 
 
-def encode(document: dict[str, Any]) -> str:
-    """Write a document as JSON, of which every character is UTF-8.
+class Encoder:
+    """Writes documents without what a `Redaction` hides. It remembers the keys that it has met, for most come again."""
 
-    Raises `AuditValidationError` with the place of what JSON, or the service, cannot hold.
-    """
-    try:
-        _check_shape(document, 1)
-        text = _encode(document)
-        text.encode()
-        if not _MAY_BE_REFUSED.search(text):
-            return text
-    except (_NotPlain, ValueError, TypeError, RecursionError):
-        pass
-    return _encode(_examined(document, "", 1))
+    def __init__(self, redaction: Redaction | None = None) -> None:
+        self._redaction = redaction
+        self._patterns = redaction is not None and redaction.has_patterns
+        self._harmless: set[str] = set()  # keys that are text and hide nothing
 
+    def encode(self, document: dict[str, Any]) -> bytes:
+        """Write an event's document as JSON.
 
-def _check_shape(value: Any, depth: int) -> None:
-    """Check keys and depth, of plain containers only: for whatever else there is, a closer look is needed."""
-    if depth > MAX_DEPTH:
-        raise _NotPlain
-    if type(value) is dict:
-        for key in value:
+        Raises `AuditValidationError` with the place of what JSON, or the service, cannot hold.
+        """
+        try:
+            hidden = self._walk(document, 1)
+            text = _encode(self._redacted(document) if hidden or self._patterns else document)
+            if "\\u0000" not in text:  # NUL, or text that looks like its escape
+                return text.encode()
+        except (_NotPlain, ValueError, TypeError):
+            pass
+        return _encode(_examined(self._redacted(document), "", 1)).encode()
+
+    def _redacted(self, document: dict[str, Any]) -> dict[str, Any]:
+        return document if self._redaction is None else self._redaction.applied(document)
+
+    def _walk(self, value: Any, depth: int) -> bool:
+        """Whether keys are there that hide something; of plain values only, all else needs the closer look."""
+        if depth > MAX_DEPTH:
+            raise _NotPlain
+        hidden = False
+        if type(value) is dict:
+            if not self._harmless.issuperset(value):
+                hidden = self._look_at_keys(value)
+            value = value.values()
+        for item in value:
+            kind = type(item)
+            if kind in _CONTAINERS:
+                hidden = self._walk(item, depth + 1) or hidden
+            elif kind not in _SCALARS and not (kind is int and INT64_MIN <= item <= UINT64_MAX):
+                raise _NotPlain
+        return hidden
+
+    def _look_at_keys(self, keys: Iterable[Any]) -> bool:
+        hidden = False
+        for key in keys:
             if type(key) is not str:
                 raise _NotPlain
-        value = value.values()
-    for item in value:
-        kind = type(item)
-        if kind in _CONTAINERS:
-            _check_shape(item, depth + 1)
-        elif kind not in _SCALARS:
-            raise _NotPlain
+            if self._redaction is not None and self._redaction.hides(key):
+                hidden = True
+            elif len(self._harmless) < MOST_KNOWN_KEYS:
+                self._harmless.add(key)
+        return hidden
 
 
 def plain(value: Any) -> Any:
@@ -82,13 +105,23 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _default(_value: Any) -> NoReturn:
+def _refuse(_value: Any) -> NoReturn:
     raise _NotPlain
 
 
-_encode = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), default=_default
-).encode
+def _encoder() -> Callable[[Any], str]:
+    """The standard library's encoder, its C part made once where there is one: `JSONEncoder.encode` makes it each time."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        settings = json.JSONEncoder(
+            ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), default=_refuse
+        )
+        return settings.encode
+    chunks = make(None, _refuse, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_encode = _encoder()
 
 
 def _examined(value: Any, place: str, depth: int) -> Any:
