@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
+import ingest
 import sources
 from prooftrail import formats
 from prooftrail.errors import DatabaseUnavailable, RetryableError
@@ -85,7 +87,13 @@ def untraced(database: LogDatabase, batch: dict[str, Any]) -> int:
     """How many records of a batch are neither in quarantine, whole or in part, nor an event that is called like them."""
     rows = database.admin.execute("SELECT origin FROM prooftrail.quarantine UNION SELECT id FROM prooftrail.event")
     kept = {name for (origin,) in rows for name in (origin, origin.rpartition(":")[0])}
-    return sum(each.record.origin not in kept for each in sources.of(batch).deliveries)
+    return sum(kept.isdisjoint(names(each.record)) for each in sources.of(batch).deliveries)
+
+
+def names(record: formats.RawRecord) -> list[str]:
+    """What an event of the record may be called; in EventBridge's envelope the id comes before the detail."""
+    envelope = re.search(rb'"id": "([0-9a-f-]{36})"', record.body)
+    return [record.origin, *([f"eventbridge:{envelope[1].decode()}"] if envelope else [])]
 
 
 # ------------------------------------------------------------------------------------------------ what every source does
@@ -187,6 +195,24 @@ def test_rabbitmq_comes_again_whole_and_what_was_stored_of_it_is_known(
     registry["away"] = False
     assert ingesting(batch) == []
     assert (sorted(stored(database)), database.count("quarantine")) == (["a", "b", "c"], 1)
+
+
+def test_when_half_the_time_is_gone_nothing_more_is_asked_of_what_does_not_answer(
+    database: LogDatabase, ingesting: Ingesting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def silent(record: formats.RawRecord, *_: Any) -> Iterator[Any]:
+        asked.append(record.origin)
+        raise RetryableError("the schema registry does not answer")
+
+    monkeypatch.setattr(formats, "read", silent)
+    batch = sqs(*(native() for _ in range(5)))
+    names = [record["messageId"] for record in batch["Records"]]
+    assert ingesting(batch, seconds=ingest.RESERVE) == names
+    assert len(asked) == 1
+    assert ingesting(batch) == names
+    assert len(asked) == 6
 
 
 def outage() -> dict[str, Any]:

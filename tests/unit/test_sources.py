@@ -66,6 +66,17 @@ class TestSqs:
         ]
         assert {delivery.line for delivery in batch.deliveries} == {None}
 
+    @given(st.text(), NAMES, st.dictionaries(st.text(), st.text(), max_size=3))
+    def test_whatever_a_message_carries_its_bytes_are_kept_and_the_rest_can_be_stored(
+        self, body: str, id: str, attributes: dict[str, str]
+    ) -> None:
+        values = {name: {"dataType": "String", "stringValue": value} for name, value in attributes.items()}
+        message = sqs_record(body) | {"messageId": id, "messageAttributes": values}
+        found = record({"Records": [message]})
+        fits(found)
+        assert found.body == body.encode("utf-8", "surrogatepass")
+        assert found == record({"Records": [copy.deepcopy(message)]})
+
 
 class TestKafka:
     @pytest.mark.parametrize(("self_managed", "cluster"), [(False, "audit"), (True, "self-managed")])

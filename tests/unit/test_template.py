@@ -154,7 +154,8 @@ def test_a_function_is_told_what_its_settings_need(function: str, kind: type[set
 def test_ingest_is_told_all_that_it_may_be_told() -> None:
     told = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
     told = told | RESOURCES["IngestFunction"]["Properties"]["Environment"]["Variables"]
-    assert {field.encode_name for field in msgspec.structs.fields(settings.IngestSettings)} <= told.keys()
+    for kind in (settings.IngestSettings, settings.SchemaRegistrySettings):
+        assert {field.encode_name for field in msgspec.structs.fields(kind)} <= told.keys()
 
 
 def holds(condition: Any, values: dict[str, str]) -> bool:
