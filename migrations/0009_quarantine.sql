@@ -87,10 +87,36 @@ BEGIN
 END
 $$;
 
--- It will never be an event. With `clear` its bytes, its headers and what was said of them go too, at once or later.
+-- Which hold forbids to clear a record's bytes: one in force whose tenant they or the headers name, and its person if it has one.
+CREATE FUNCTION prooftrail.hold_on_record(of_record bigint) RETURNS bigint
+LANGUAGE sql STABLE SET search_path = prooftrail, pg_temp AS $$
+    SELECT hold.id
+    FROM quarantine CROSS JOIN hold
+        CROSS JOIN LATERAL (SELECT raw || '\x0a'::bytea || convert_to(headers::text, 'UTF8') AS bytes) AS record
+    WHERE quarantine.id = of_record AND released_at IS NULL
+        AND (keep_months IS NULL OR received_at > now() - make_interval(months => keep_months))
+        AND NOT EXISTS (
+            SELECT FROM unnest(ARRAY[hold.tenant, actor_id, target_id]) AS named
+            WHERE named IS NOT NULL AND position(convert_to(named, 'UTF8') IN bytes) = 0
+                AND NOT EXISTS (SELECT FROM unnest(json_spellings(named)) AS spelling WHERE position(spelling IN bytes) > 0)
+        )
+    ORDER BY hold.id LIMIT 1
+$$;
+
+-- It will never be an event. With `clear` its bytes, its headers and what was said of them go too, at once or later, unless a
+-- hold forbids it (PT403).
 CREATE FUNCTION prooftrail.discard_quarantined(of_record bigint, why text, clear boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = prooftrail, pg_temp AS $$
+DECLARE
+    held bigint;
 BEGIN
+    IF clear THEN
+        PERFORM pg_advisory_xact_lock(hashtext('prooftrail.hold'));  -- one that is being placed counts
+        held := hold_on_record(of_record);
+        IF held IS NOT NULL THEN
+            RAISE EXCEPTION 'hold % forbids to clear record %', held, of_record USING ERRCODE = 'PT403';
+        END IF;
+    END IF;
     UPDATE quarantine SET state = 'discarded', discard_reason = why,
         settled_at = clock_timestamp(), settled_by = session_user,
         raw = CASE WHEN clear THEN '' ELSE raw END,

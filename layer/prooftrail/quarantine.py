@@ -30,6 +30,7 @@ from prooftrail.store import Receipt, Store, storable
 State: TypeAlias = Literal["waiting", "replayed", "discarded"]
 Read: TypeAlias = Callable[[RawRecord], Iterable[Accepted | Rejected]]
 
+FORBIDDEN = "PT403"  # the SQLSTATE by which the database says that a hold forbids it
 MOST_NAMED = 100  # events of one record, in the record of its replay
 
 
@@ -39,6 +40,10 @@ class UnknownRecord(PermanentError):
 
 class NotWaiting(PermanentError):
     """The record was replayed or discarded already, or its bytes are gone."""
+
+
+class Held(PermanentError):
+    """A hold forbids to clear the record's bytes."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -163,7 +168,7 @@ def replay(connection: Connection, id: int, read: Read) -> Attempt:
 def discard(connection: Connection, id: int, reason: str, *, clear: bool = False) -> None:
     """Give a record up, and record why; with `clear` its bytes and headers go for good, of a discarded one too.
 
-    Raises `UnknownRecord` or `NotWaiting`.
+    Raises `UnknownRecord` or `NotWaiting`, and `Held` where they must not go.
     """
     with connection.transaction():
         origin = get(connection, id).origin
@@ -171,6 +176,10 @@ def discard(connection: Connection, id: int, reason: str, *, clear: bool = False
             connection.execute("SELECT prooftrail.discard_quarantined(%s, %s, %s)", [id, reason, clear])
         except psycopg.errors.ObjectNotInPrerequisiteState:
             raise _not_waiting(id) from None
+        except psycopg.DatabaseError as error:
+            if error.sqlstate != FORBIDDEN:
+                raise
+            raise Held(f"{error.diag.message_primary}: discard it without --clear, or release the hold") from None
         system.record(connection, _event(connection, "quarantine.discard", origin, reason=reason, cleared=clear))
         # Commit. Before it the record waits as it was; after it the log says why it does not.
 

@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from prooftrail import erasure, formats, quarantine, search, verification
+from prooftrail import erasure, formats, holds, quarantine, search, verification
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.errors import RetryableError
 from prooftrail.formats import Accepted, Defaults, RawRecord, Rejected
-from prooftrail.quarantine import Attempt, Filter, Identity, NotWaiting, Read, Stored, UnknownRecord
+from prooftrail.quarantine import Attempt, Filter, Held, Identity, NotWaiting, Read, Stored, UnknownRecord
 from prooftrail.store import Store
 from tests.conftest import LogDatabase
 from tests.factories import accepted, native
@@ -250,6 +250,34 @@ def test_discarding_can_clear_bytes_headers_and_detail_at_once_or_later(database
     assert findings(database) == []
     with pytest.raises(NotWaiting):
         quarantine.discard(database.admin, id, "again", clear=True)
+
+
+@pytest.mark.parametrize(
+    ("hold", "holds_it"),
+    [
+        ({}, True),
+        ({"actor_id": "dr-lee"}, True),
+        ({"target_id": "é"}, True),
+        ({"actor_id": "dr-lee", "target_id": "é", "keep_months": 1}, True),
+        ({"actor_id": "dr-wu"}, False),
+        ({"tenant": "globex"}, False),
+    ],
+)
+def test_what_a_hold_is_on_may_be_discarded_but_not_cleared(
+    database: LogDatabase, hold: dict[str, Any], *, holds_it: bool
+) -> None:
+    take_in(database, record(b'{"actor": "dr-lee", "target": "\\u00e9"', 1, prooftrail_tenant="acme"))
+    placed = holds.place(database.admin, hold.pop("tenant", "acme"), "a lawsuit", **hold)
+    (id,) = quarantine.waiting(database.admin, Filter())
+    quarantine.discard(database.admin, id, "no JSON")
+    if holds_it:
+        with pytest.raises(Held, match=f"hold {placed.id} forbids to clear record {id}"):
+            quarantine.discard(database.admin, id, "no JSON", clear=True)
+        assert quarantine.get(database.admin, id).bytes > 0
+        holds.release(database.admin, placed.id)
+    quarantine.discard(database.admin, id, "no JSON", clear=True)
+    assert quarantine.get(database.admin, id).bytes == 0
+    assert findings(database) == []
 
 
 def test_what_is_redelivered_after_its_end_does_not_begin_anew(database: LogDatabase) -> None:
