@@ -63,7 +63,7 @@ def spellings(kind: type, value: Any) -> list[tuple[type, Any]]:
     if kind is int:
         found += [(str, str(value)), (float, float(value)), (float, value / 10**6)]
     if kind is float:
-        found += [(float, value * 1000)]
+        found += [(float, value * 1000), (float, value / 10**6)]
     if kind is str:
         found += [(str, value.lower())]
         found += [(int, int(value))] if value.isascii() and value.isdigit() else []
