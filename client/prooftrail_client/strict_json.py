@@ -173,6 +173,6 @@ def _number(number: float, place: str) -> float:
 def _is_double(number: float) -> bool:
     """Whether the digits of a large integer are exactly those that a double is written with."""
     try:
-        return Decimal(number) == Decimal(repr(float(number)))
+        return math.isfinite(number) and Decimal(number) == Decimal(repr(float(number)))
     except OverflowError:
         return False
