@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ SHOWN = {
     "Dead letters": "PROOFTRAIL_DLQ_URL",
     "Archive bucket": "PROOFTRAIL_ARCHIVE_BUCKET",
     "Evidence bucket": "PROOFTRAIL_EVIDENCE_BUCKET",
+    "Kafka": "KAFKA_BOOTSTRAP_SERVERS",
+    "RabbitMQ": "RABBITMQ_URL",
     "AWS endpoint": "AWS_ENDPOINT_URL",
     "PostgreSQL": "DATABASE_URL",
 }
@@ -49,8 +52,8 @@ def up() -> None:
     started = time.monotonic()
     stack = Stack(say=lambda text: print(f"  {time.monotonic() - started:5.1f} s  {text}", flush=True))
     values = stack.up()
-    _table({name: values[variable] for name, variable in SHOWN.items()})
-    print(f"\nFor your shell:  source {stack.layout.environment_file}")
+    _table({name: values[variable] or "none" for name, variable in SHOWN.items()})
+    print(f"\nFor your shell:  source {shlex.quote(str(stack.layout.environment_file))}")
 
 
 def demo(*, keep: bool = False) -> None:
@@ -61,7 +64,7 @@ def demo(*, keep: bool = False) -> None:
     ran_before = bool(stack.values()) and "stopped" not in stack.status().values()
     try:
         up()
-        story.run(stack.values())
+        story.run(stack.values(), stack.brokers())
     finally:
         if not keep and not ran_before:
             down()

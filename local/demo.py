@@ -1,4 +1,4 @@
-"""The demo: real events through queue, functions, database, API and archive, an account that adds up, and its proof."""
+"""The demo: real events by five ways through functions, database, API and archive, an account that adds up, its proof."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import tempfile
 import textwrap
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import boto3
 import duckdb
 import httpx
 import psycopg
@@ -25,11 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from local import producers
+from local import producers, sending
 from local.errors import StackError
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
 
 EVENTS = 10_000
 DRAIN_SECONDS = 240  # the queue is empty long before, or something is wrong
@@ -46,6 +43,11 @@ class Account:
     quarantined: int = 0
     duplicate: int = 0
 
+    @property
+    def handled(self) -> int:
+        """Events that came to an end before the archive ran."""
+        return self.hot + self.quarantined + self.duplicate
+
     def __sub__(self, earlier: Account) -> Account:
         return Account(
             self.hot - earlier.hot,
@@ -55,12 +57,16 @@ class Account:
         )
 
 
-def run(environment: dict[str, str]) -> None:
-    """Show everything once on a running stack; raises `StackError` where the account does not add up."""
+def run(environment: dict[str, str], brokers: dict[str, str]) -> None:
+    """Show everything once on a running stack; raises `StackError` where the account does not add up.
+
+    `brokers` says of Kafka and RabbitMQ what they are, ``none`` where there is none.
+    """
     before = _account(environment)
-    mail = producers.messages(EVENTS, datetime.now(UTC))
-    _send(environment, mail.bodies)
-    _wait_until_drained(environment, len(mail.bodies))
+    ways = [way for way in sending.SENDERS if brokers.get(way) != "none"]
+    mail = producers.messages(EVENTS, datetime.now(UTC), ways)
+    _send(environment, mail.bodies, brokers)
+    _wait_until_stored(environment, before, mail.sent)
     _ask(environment, mail)
     stored = _account(environment) - before
     reported = _archive(environment)
@@ -78,50 +84,39 @@ def run(environment: dict[str, str]) -> None:
     )
 
 
-def _client(environment: dict[str, str], service: Any) -> Any:
-    return boto3.client(
-        service,
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        region_name=environment["AWS_DEFAULT_REGION"],
-        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-    )
+def _send(environment: dict[str, str], bodies: dict[str, list[str]], brokers: dict[str, str]) -> None:
+    """Send by all ways at once."""
+    total = sum(map(len, bodies.values()))
+    console.print(f"\n[bold]Sending {total:,} messages in {len(bodies)} ways[/bold]")
+    if brokers["RabbitMQ"] == "none":
+        console.print("    [yellow]no RabbitMQ on this machine: its part goes the other ways[/yellow]")
+    with _progress() as progress, ThreadPoolExecutor(len(bodies)) as pool:
+        sent = []
+        for way, part in bodies.items():
+            task = progress.add_task(f"{way} ({brokers[way]})" if way in brokers else way, total=len(part))
+            sent.append(pool.submit(_send_by, way, environment, part, partial(progress.advance, task)))
+        for future in sent:
+            future.result()
 
 
-def _send(environment: dict[str, str], bodies: list[str]) -> None:
-    console.print(f"\n[bold]Sending {len(bodies):,} messages to SQS[/bold]")
-    sqs = _client(environment, "sqs")
-    batches = [bodies[start : start + 10] for start in range(0, len(bodies), 10)]
-    with _progress() as progress, ThreadPoolExecutor(4) as pool:
-        task = progress.add_task("sent", total=len(bodies))
-        for sent in pool.map(lambda batch: _send_batch(sqs, environment["PROOFTRAIL_QUEUE_URL"], batch), batches):
-            progress.advance(task, sent)
+def _send_by(way: str, environment: dict[str, str], bodies: list[str], advance: Callable[[float], None]) -> None:
+    for number in sending.SENDERS[way](environment, bodies):
+        advance(number)
 
 
-def _send_batch(sqs: SQSClient, queue: str, bodies: list[str]) -> int:
-    """Send up to ten messages; SQS answers 200 even where it refused some, so its list is read."""
-    answer = sqs.send_message_batch(
-        QueueUrl=queue, Entries=[{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)]
-    )
-    if answer.get("Failed"):
-        raise StackError(f"SQS refused {len(answer['Failed'])} messages: {answer['Failed'][0]['Message']}")
-    return len(bodies)
-
-
-def _wait_until_drained(environment: dict[str, str], total: int) -> None:
-    console.print("\n[bold]Ingest drains the queue[/bold]")
+def _wait_until_stored(environment: dict[str, str], before: Account, sent: int) -> None:
+    """Wait until every event has become something: stored, a duplicate, or quarantined."""
+    console.print("\n[bold]Ingest drains queues and topic[/bold]")
     deadline = time.monotonic() + DRAIN_SECONDS
     with _progress() as progress:
-        task = progress.add_task("drained", total=total)
-        while True:
-            queue = httpx.get(f"{environment['PROOFTRAIL_API_URL']}/health", timeout=30).json()["queue"]
-            left = queue["waiting"] + queue["in_flight"]
-            progress.update(task, completed=max(0, total - left))
-            if left == 0:
-                break
+        task = progress.add_task("drained", total=sent)
+        while (done := (_account(environment) - before).handled) < sent:
+            progress.update(task, completed=done)
             if time.monotonic() > deadline:
-                raise StackError(f"The queue still holds {left} messages after {DRAIN_SECONDS} s; see .local/logs.")
+                raise StackError(f"{sent - done} events are not there after {DRAIN_SECONDS} s; see .local/logs.")
             time.sleep(1)
+        progress.update(task, completed=sent)
+    queue = httpx.get(f"{environment['PROOFTRAIL_API_URL']}/health", timeout=30).json()["queue"]
     if queue["dead_letters"]:
         raise StackError(f"{queue['dead_letters']} messages went to the dead-letter queue; see .local/logs.")
 
@@ -159,7 +154,7 @@ def _archive(environment: dict[str, str]) -> int:
 def _invoke(environment: dict[str, str], output: str, event: dict[str, Any]) -> dict[str, Any]:
     """Call the function that an output of the stack names, and show its answer."""
     name = _output(environment, output)
-    answer = _client(environment, "lambda").invoke(FunctionName=name, Payload=json.dumps(event).encode())
+    answer = sending.client(environment, "lambda").invoke(FunctionName=name, Payload=json.dumps(event).encode())
     summary: dict[str, Any] = json.loads(answer["Payload"].read())
     if "FunctionError" in answer:
         raise StackError(f"{name} failed: {summary.get('errorMessage')}")
@@ -195,7 +190,7 @@ def _run(environment: dict[str, str], *command: str | Path) -> None:
 def _read_parquet(environment: dict[str, str]) -> int:
     """Read all archived objects as one Hive-partitioned table and return how many events they hold."""
     console.print("\n[bold]DuckDB reads the Parquet[/bold]")
-    s3, bucket = _client(environment, "s3"), environment["PROOFTRAIL_ARCHIVE_BUCKET"]
+    s3, bucket = sending.client(environment, "s3"), environment["PROOFTRAIL_ARCHIVE_BUCKET"]
     with tempfile.TemporaryDirectory() as folder:
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
         for item in (item for page in pages for item in page.get("Contents", [])):
@@ -228,19 +223,20 @@ def _account(environment: dict[str, str]) -> Account:
 
 def _output(environment: dict[str, str], name: str) -> str:
     """An output of the one stack that has it."""
-    stacks = _client(environment, "cloudformation").describe_stacks()["Stacks"]
+    stacks = sending.client(environment, "cloudformation").describe_stacks()["Stacks"]
     outputs = [output for stack in stacks for output in stack.get("Outputs", []) if output["OutputKey"] == name]
     return str(outputs[0]["OutputValue"])
 
 
 def _reported_duplicates(environment: dict[str, str]) -> Iterator[int]:
-    """What each ingest batch wrote in its log."""
-    logs = _client(environment, "logs")
-    group = f"/aws/lambda/{_output(environment, 'IngestFunctionName')}"
-    pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group)
-    for line in (line for page in pages for line in page["events"]):
-        if '"batch committed"' in line["message"]:
-            yield json.loads(line["message"])["duplicate"]
+    """What each batch wrote in the log of its function, that of the brokers or that of HTTP."""
+    logs = sending.client(environment, "logs")
+    stack = _output(environment, "IngestFunctionName").removesuffix("-ingest")
+    for name in ("ingest", "http"):
+        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=f"/aws/lambda/{stack}-{name}")
+        for line in (line for page in pages for line in page["events"]):
+            if '"batch committed"' in line["message"]:
+                yield json.loads(line["message"])["duplicate"]
 
 
 def _settle(mail: producers.Mail, stored: Account, account: Account, claims: dict[str, bool]) -> None:

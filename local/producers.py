@@ -1,6 +1,6 @@
 """Made-up producers for the demo: three hospitals' services over fourteen months, with an AWS account beside them.
 
-They behave as producers do: some messages are sent twice, and some are spoiled.
+They behave as producers do: each has its own way to send, some messages are sent twice, and some are spoiled.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +16,10 @@ from typing import Any
 MONTHS = 14
 CLOUDTRAIL_RECORDS = 240
 CLOUDTRAIL_BY_EVENTBRIDGE = 40  # the rest comes in log files
+EVENTBRIDGE_SOURCE = "clinic"  # what the rule of samconfig.toml's `local` listens to
+# How many of a hundred native events go each way; other messages are for brokers only.
+SHARES = {"SQS": 44, "Kafka": 25, "RabbitMQ": 20, "EventBridge": 3, "HTTP": 8}
+BROKERS = ("SQS", "Kafka", "RabbitMQ")
 TENANTS = ("st-olaf", "riverside", "meridian")
 PEOPLE = ("dr-lee", "dr-okafor", "nurse-silva", "nurse-brandt", "clerk-moreau", "admin-ito")
 ACTIONS = ("patient.read", "patient.update", "vitals.create", "prescription.sign", "user.login", "report.export")
@@ -24,7 +29,7 @@ ACTIONS = ("patient.read", "patient.update", "vitals.create", "prescription.sign
 class Mail:
     """What is sent, and what must become of it; then some names to ask for."""
 
-    bodies: list[str]
+    bodies: dict[str, list[str]]  # by the way they are sent
     sent: int  # events, of which a message may hold several, and spoiled messages
     distinct: int
     spoiled: int
@@ -34,19 +39,23 @@ class Mail:
     id: str
 
 
-def messages(events: int, now: datetime) -> Mail:
-    """Make the mail of one demo; ids are new each time."""
+def messages(events: int, now: datetime, ways: Collection[str] = tuple(SHARES)) -> Mail:
+    """Make the mail of one demo, for the ways that there are; ids are new each time."""
     chance = random.Random(20_26)  # noqa: S311  # the same story each time
     native = [_native(chance, now) for _ in range(events)]
     again = chance.sample(native, events // 40)
     records = [_cloudtrail(chance, now) for _ in range(CLOUDTRAIL_RECORDS)]
     sample = next(event for event in native if event not in again)
     spoiled = _spoiled(sample)
-    bodies = [json.dumps(event) for event in native + again] + spoiled
-    bodies += [json.dumps(_by_eventbridge(record)) for record in records[:CLOUDTRAIL_BY_EVENTBRIDGE]]
+    others = [json.dumps(_by_eventbridge(record)) for record in records[:CLOUDTRAIL_BY_EVENTBRIDGE]] + spoiled
     in_files = records[CLOUDTRAIL_BY_EVENTBRIDGE:]
-    bodies += [json.dumps({"Records": in_files[start : start + 50]}) for start in range(0, len(in_files), 50)]
-    chance.shuffle(bodies)
+    others += [json.dumps({"Records": in_files[start : start + 50]}) for start in range(0, len(in_files), 50)]
+    shares = {way: share for way, share in SHARES.items() if way in ways}
+    bodies = _shared_out(chance, [json.dumps(event) for event in native + again], shares)
+    for way, part in _shared_out(chance, others, {way: 1 for way in BROKERS if way in ways}).items():
+        bodies[way] += part
+    for part in bodies.values():
+        chance.shuffle(part)
     return Mail(
         bodies=bodies,
         sent=events + len(again) + len(records) + len(spoiled),
@@ -57,6 +66,11 @@ def messages(events: int, now: datetime) -> Mail:
         target=sample["target"]["id"],
         id=sample["id"],
     )
+
+
+def _shared_out(chance: random.Random, bodies: list[str], shares: dict[str, int]) -> dict[str, list[str]]:
+    ways = chance.choices(list(shares), list(shares.values()), k=len(bodies))
+    return {way: [body for chosen, body in zip(ways, bodies, strict=True) if chosen == way] for way in shares}
 
 
 def _native(chance: random.Random, now: datetime) -> dict[str, Any]:

@@ -66,6 +66,10 @@ class Stack:
         """Return the values of stack.env, without looking whether anything runs."""
         return environment_file.read(self.layout.environment_file)
 
+    def brokers(self) -> dict[str, str]:
+        """Return what Kafka and RabbitMQ are; `none` where there is none."""
+        return dict(Store(self.layout.state / "store.json").get("brokers"))
+
     def status(self) -> dict[str, str]:
         """Return what runs, by name."""
         store = Store(self.layout.state / "store.json")
