@@ -108,6 +108,12 @@ def test_an_event_in_avro_is_the_event_that_it_is_in_json(registry: Registry) ->
     assert event_of(body) == event_of(json.dumps(same).encode())
 
 
+def test_a_default_that_does_not_fit_its_field_does_not_matter(registry: Registry) -> None:
+    schema = V1 | {"fields": [*V1["fields"], {"name": "x", "type": "int", "default": "none"}]}
+    body = encoded(registry.add(schema), holding("int"), VALUE | {"ward": "3", "x": 1})
+    assert event_of(body).metadata == {"ward": "3", "x": 1}
+
+
 def test_a_schema_is_asked_for_once(registry: Registry) -> None:
     body = encoded(registry.add(V2), V2, VALUE | {"level": "info", "room": 7})
     assert event_of(body) == event_of(body)

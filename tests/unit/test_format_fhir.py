@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from prooftrail import formats
 from prooftrail.event import Actor, Error, Event, Target
 from prooftrail.formats import Accepted, Defaults, RawRecord, Rejected
+from tests.factories import eventbridge
 from tests.leaves import JSON, LATEST, LEAVES, TEXT, lost
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
@@ -211,6 +212,13 @@ def test_an_entry_is_read_again_from_its_own_bytes() -> None:
     for outcome in read(bundle):
         assert isinstance(outcome, Accepted)
         assert list(formats.read(outcome.record, LATEST, Defaults("clinic"))) == [outcome]
+
+
+def test_a_bundle_in_an_envelope_of_eventbridge_is_as_many_events_whatever_carries_the_envelope() -> None:
+    bundle = {"resourceType": "Bundle", "entry": [{"resource": patient_read(id=id)} for id in (None, "b", None)]}
+    outcomes = read(eventbridge(bundle, id="envelope"))
+    ids = [outcome.event.id for outcome in outcomes if isinstance(outcome, Accepted)]
+    assert ids == ["eventbridge:envelope:0", "b", "eventbridge:envelope:2"]
 
 
 def test_one_bad_entry_of_a_bundle_does_not_keep_the_others() -> None:

@@ -108,6 +108,11 @@ def test_a_record_says_who_did_what_and_its_resource_says_where() -> None:
     }
 
 
+def test_numbers_name_people_and_tenants_too_but_truths_do_not() -> None:
+    event = event_of(export(record({"user.id": 42, "user.name": True, "tenant": 7}), resource={"service.name": "s"}))
+    assert (event.actor, event.tenant) == (Actor(id="42"), "7")
+
+
 def test_the_example_of_the_specification_is_a_line_of_a_log() -> None:
     example = {
         "timeUnixNano": "1544712660300000000",

@@ -148,6 +148,10 @@ def _read(record: RawRecord, latest: datetime, defaults: Defaults) -> Iterator[A
             yield Rejected(record, error.reason, error.detail, error.fields)
             return
     else:
+        if _is_container_in_envelope(document):
+            origin = eventbridge.origin(document, record.origin)
+            yield from _read(RawRecord(origin, eventbridge.detail(record.body), record.headers), latest, defaults)
+            return
         if not _is_container(document, len(record.body)):
             yield _event(document, record, latest, defaults)
             return
@@ -171,6 +175,15 @@ def _is_container(document: Any, size: int) -> bool:
             return False
         items = document["Records"]
     return isinstance(items, list) and _plausible(len(items), size) and all(isinstance(item, dict) for item in items)
+
+
+def _is_container_in_envelope(document: Any) -> bool:
+    """Whether the document is an envelope of EventBridge with several events in it."""
+    return isinstance(document, dict) and eventbridge.recognises(document) and _holds_many(document["detail"])
+
+
+def _holds_many(document: dict[str, Any]) -> bool:
+    return any(container.is_container(document) for container in CONTAINERS)
 
 
 def _elements(body: bytes) -> list[bytes]:

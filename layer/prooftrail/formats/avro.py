@@ -79,7 +79,9 @@ def _reader(schema: Schema) -> Callable[[bytes], Any]:
     names: dict[str, Any] = {}
     try:
         texts = (*schema.references, schema.text)
-        parsed = [fastavro.parse_schema(msgspec.json.decode(text), named_schemas=names) for text in texts]
+        # A default that is wrong does no harm: defaults are for readers' schemas.
+        parse = functools.partial(fastavro.parse_schema, named_schemas=names, _ignore_default_error=True)
+        parsed = [parse(msgspec.json.decode(text)) for text in texts]
         unbounded = any(_is_empty(items, names, {}) for items in _arrays(parsed))
         decoder = _decoder(_is_recursive(parsed))
     except Exception as error:  # noqa: BLE001  # the library has many, and a schema is somebody else's text

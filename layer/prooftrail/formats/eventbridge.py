@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from prooftrail.event import Event
 from prooftrail.formats import native
 from prooftrail.formats.fields import convert, is_identifier, move, present
@@ -27,6 +29,15 @@ _FIELDS = {"time": "time", "source": "source", "detail-type": "action", "region"
 def recognises(document: dict[str, Any]) -> bool:
     """Tell whether the document is an EventBridge envelope."""
     return document.keys() >= _ENVELOPE and isinstance(document["detail"], dict)
+
+
+class _Envelope(msgspec.Struct):
+    detail: msgspec.Raw
+
+
+def detail(body: bytes) -> bytes:
+    """The exact bytes of an envelope's ``detail``."""
+    return bytes(msgspec.json.decode(body, type=_Envelope).detail)
 
 
 def origin(envelope: Mapping[str, Any], origin: str) -> str:

@@ -207,7 +207,7 @@ def _known(rest: dict[str, Any]) -> dict[str, Any]:
 def _texts(known: dict[str, Any], table: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """The first of the attributes that is text or a number, for each of our fields in the table."""
     found = {
-        ours: [known[name] for name in theirs if isinstance(known.get(name), str | int)] for ours, theirs in table.items()
+        ours: [known[name] for name in theirs if type(known.get(name)) in (str, int)] for ours, theirs in table.items()
     }
     return {ours: str(values[0]) for ours, values in found.items() if values and values[0] != ""}
 
