@@ -99,7 +99,8 @@ def own_settings() -> settings.IngestSettings:
 @functools.cache
 def defaults() -> Defaults:
     """What stands in where a record does not say."""
-    return Defaults.parse(own_settings().default_tenant, own_settings().default_formats)
+    own = own_settings()
+    return Defaults.parse(own.default_tenant, own.default_formats, own.default_timezone)
 
 
 @functools.cache

@@ -30,6 +30,7 @@ class IngestSettings(DatabaseSettings, frozen=True, rename="upper", kw_only=True
     max_future_hours: int = 24  # an event further ahead than this is quarantined
     default_tenant: str = ""  # of events that name none; without it they are quarantined
     default_formats: str = ""  # <tenant>=<format>, comma-separated: of documents that no format recognises
+    default_timezone: str = ""  # of times that name none, as a name or an offset; without it they are in UTC
     kafka_partial_failures: bool = False  # whether Kafka's mappings have ReportBatchItemFailures
 
 

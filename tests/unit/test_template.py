@@ -417,6 +417,7 @@ def test_the_witness_stands_alone_with_the_same_layer() -> None:
             ["key", "a,"],
         ),
         ("DefaultFormats", ["", "clinic=debezium", "a=b, c=d"], ["clinic", "a=", "a=b,"]),
+        ("DefaultTimezone", ["", "UTC", "America/Chicago", "Etc/GMT+6", "-06:00"], ["/", "America/", "06:00", "a b"]),
         ("KafkaBootstrapServers", ["", "b-1.x.example:9092,b-2:9092"], ["b-1", "b:1,", "b:1, c:2"]),
         (
             "KafkaFailureDestinationArn",
