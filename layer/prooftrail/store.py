@@ -46,6 +46,7 @@ class _New(NamedTuple):
     """An event about to be stored, with what its log and its key need."""
 
     event: Event
+    key: _Key
     statement: entry.Statement
     digest: bytes
 
@@ -178,8 +179,8 @@ class Store:
             places = self._enter(new + decisions)
             # Commit. Before: nothing of this is visible. After: all of it is durable.
         return [
-            _receipt(item is firsts[key], conflicts.get(number), places.get(key))
-            for number, (item, key) in enumerate((item, item.event.key) for item in items)
+            _receipt(item is firsts[item.key], conflicts.get(number), places.get(item.key))
+            for number, item in enumerate(items)
         ]
 
     def _ensure_places(self, events: Sequence[Event]) -> None:
@@ -213,7 +214,7 @@ class Store:
         """
         if not items:
             return set()
-        ordered = sorted(items, key=lambda item: item.event.key)
+        ordered = sorted(items, key=lambda item: item.key)
         claimed = self._connection.execute(
             """
             INSERT INTO prooftrail.event_key (tenant, id, source, time, digest)
@@ -280,7 +281,7 @@ class Store:
         batches = self._copy(items)
         firsts = self._extend_logs(batches)
         return {
-            item.event.key: firsts[tenant] + position
+            item.key: firsts[tenant] + position
             for tenant, batch in batches.items()
             for position, item in enumerate(batch.items)
         }
@@ -421,14 +422,14 @@ def _json(value: Any) -> str | None:
 
 def _new(event: Event) -> _New:
     statement = event.statement()
-    return _New(event, statement, statement.digest())
+    return _New(event, event.key, statement, statement.digest())
 
 
 def _firsts(items: Sequence[_New]) -> dict[_Key, _New]:
     """Of twins in one batch, the first."""
     firsts: dict[_Key, _New] = {}
     for item in items:
-        firsts.setdefault(item.event.key, item)
+        firsts.setdefault(item.key, item)
     return firsts
 
 
@@ -442,7 +443,7 @@ def _conflicts(
     return {
         number: _conflict(accepted[number])
         for number, item in enumerate(items)
-        if standing[item.event.key] not in (item.digest, None)
+        if standing[item.key] not in (item.digest, None)
     }
 
 
