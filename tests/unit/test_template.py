@@ -236,6 +236,14 @@ def test_half_of_what_a_broker_needs_is_refused_before_anything_is_made(
     assert said == ([missing] if missing else [])
 
 
+def test_what_the_documentation_of_brokers_names_is_there() -> None:
+    named = re.findall("`([A-Z][a-z]+[A-Z][A-Za-z]+)[`=]", (PROJECT / "docs" / "brokers.md").read_text(encoding="utf-8"))
+    assert set(named) <= TEMPLATE["Parameters"].keys() | RESOURCES.keys()
+    groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    brokers = [group["Parameters"] for group in groups if group["Label"]["default"] in {"Kafka", "RabbitMQ", "EventBridge"}]
+    assert {name for names in brokers for name in names} <= set(named)
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_functions_handler_exists_and_its_log_is_kept_for_a_while(function: str) -> None:
     properties = RESOURCES[function]["Properties"]
