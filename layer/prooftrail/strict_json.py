@@ -166,19 +166,23 @@ def _refuse_constant(text: str) -> NoReturn:
 
 def _check_strings(value: Any, depth: int) -> None:
     if isinstance(value, str):
-        _check_string(value)
+        check_text(value)
     elif isinstance(value, dict | list) and depth > MAX_DEPTH:
         raise InvalidRecord("too-deep", f"nested deeper than {MAX_DEPTH} levels")
     elif isinstance(value, dict):
         for key, item in value.items():
-            _check_string(key)
+            check_text(key)
             _check_strings(item, depth + 1)
     elif isinstance(value, list):
         for item in value:
             _check_strings(item, depth + 1)
 
 
-def _check_string(text: str) -> None:
+def check_text(text: str) -> None:
+    """Check that PostgreSQL and UTF-8 can hold a string, also one that does not come from JSON.
+
+    Raises `InvalidRecord`, whose reason is ``nul-character`` or ``lone-surrogate``.
+    """
     if "\0" in text:
         raise InvalidRecord("nul-character", "a string holds NUL (U+0000), which PostgreSQL cannot store")
     try:

@@ -103,6 +103,8 @@ def structured(record: RawRecord) -> dict[str, Any]:
     content_type = record.headers.get("content-type")
     if content_type:
         document["datacontenttype"] = content_type
+    for value in document.values():
+        strict_json.check_text(value)
     return document | _data(record.body, content_type) if record.body else document
 
 

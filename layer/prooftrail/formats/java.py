@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from prooftrail import strict_json
 from prooftrail.errors import InvalidRecord
 from prooftrail.event import Event
 from prooftrail.formats import native, plain
@@ -189,6 +190,7 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
     Raises `InvalidRecord` or `msgspec.ValidationError` where a field that an event needs is missing or does not fit.
     """
     named = next((given.headers[name] for name in TYPE_HEADERS if given.headers.get(name)), None)
+    strict_json.check_text(named or "")
     package, _, name = (named or "").rpartition(".")
     if name and not any(document.get(theirs) for theirs in _ACTIONS):
         document = {**document, "action": name}
