@@ -62,9 +62,9 @@ _HAPPENED = {"ts_ns": 9, "ts_us": 6, "ts_usec": 6, "ts_ms": 3}  # the finest fir
 
 def recognises(document: dict[str, Any], _headers: Mapping[str, str]) -> bool:
     """Tell whether the document is a change event, bare or beside its schema."""
-    change = document["payload"] if "schema" in document and isinstance(document.get("payload"), dict) else document
-    source = change.get("source")
-    return change.get("op") in OPERATIONS and isinstance(source, dict) and "connector" in source
+    change, _ = _unwrapped(document)
+    source, operation = change.get("source"), change.get("op")
+    return isinstance(source, dict) and "connector" in source and isinstance(operation, str) and operation in OPERATIONS
 
 
 def to_event(document: dict[str, Any], given: Given) -> Event:
@@ -72,8 +72,10 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
 
     Raises `InvalidRecord` or `msgspec.ValidationError` where a field that an event needs is missing or does not fit.
     """
-    schema = document["schema"] if "op" not in document else None
-    rest = present(document["payload"] if "op" not in document else document)
+    if not recognises(document, given.headers):
+        raise InvalidRecord("unknown-shape", "expected a change event of Debezium, with op and source.connector")
+    change, schema = _unwrapped(document)
+    rest = present(change)
     source = rest["source"]
     rest |= {name: _row(rest[name]) for name in STATES if name in rest}
     operation = rest.pop("op")
@@ -97,6 +99,13 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
         rest.pop(name, None)
     fields["metadata"] = rest | present({"schema": schema, "op": operation})
     return convert(present(fields))
+
+
+def _unwrapped(document: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The change, and the schema beside it where Kafka Connect's converter put one there."""
+    if document.keys() == {"schema", "payload"} and isinstance(document["payload"], dict):
+        return document["payload"], document["schema"]
+    return document, None
 
 
 def _row(state: Any) -> Any:

@@ -37,7 +37,7 @@ def mutated(draw: st.DrawFn) -> tuple[Sample, Any]:
         try:
             for step in path:
                 parent = parent[step]
-            parent[name] = draw(ODD)
+            parent[name] = copy.deepcopy(draw(ODD))
         except (LookupError, TypeError):
             continue  # an earlier change took it away
     return sample, document
