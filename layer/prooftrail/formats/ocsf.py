@@ -143,6 +143,8 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
 
     Raises `InvalidRecord` or `msgspec.ValidationError` where a field is missing or of the wrong type.
     """
+    if not recognises(document, given.headers):
+        raise InvalidRecord("unknown-shape", "expected an event of OCSF, with class_uid, activity_id and metadata")
     rest = present(document)
     category, action = _names(rest)
     outcome = _outcome(rest)
