@@ -561,6 +561,54 @@ class TestOutages:
         assert [(reason, raw) for reason, raw, _ in quarantined(database)] == [("reader-failed", json.dumps(bad).encode())]
 
 
+CLOUDEVENT = {
+    "specversion": "1.0", "id": "ce-1", "source": "records", "type": "patient.update", "time": "2026-10-01T12:00:00Z",
+    "datacontenttype": "application/json", "authtype": "user", "authid": "dr-lee", "data": {"ward": "9"},
+}  # fmt: skip
+
+
+class TestFormats:
+    def test_a_cloudevent_is_one_event_in_each_of_its_modes(self, database: LogDatabase, posting: Posting) -> None:
+        key = api_keys.create(database.admin, "acme", role="writer")
+        attributes = {f"ce-{name}": value for name, value in CLOUDEVENT.items() if not name.startswith("data")}
+        answers = [
+            posting("/events", CLOUDEVENT["data"], key=key, headers=attributes),
+            posting("/events", CLOUDEVENT, "application/cloudevents+json; charset=utf-8", key=key),
+            posting("/events", CLOUDEVENT, key=key),
+        ]
+        _, batch = posting("/events/batch", [CLOUDEVENT, CLOUDEVENT], "application/cloudevents-batch+json", key=key)
+        assert [(status, receipt["id"]) for status, receipt in answers] == [(201, "ce-1"), (200, "ce-1"), (200, "ce-1")]
+        assert statuses(batch) == ["duplicate", "duplicate"]
+
+    def test_a_binary_cloudevent_may_have_data_of_any_type(self, database: LogDatabase, posting: Posting) -> None:
+        attributes = {f"ce-{name}": value for name, value in CLOUDEVENT.items() if not name.startswith("data")}
+        tenant = {"prooftrail-tenant": "acme"}
+        for number, (content_type, data) in enumerate(
+            [("text/plain", "ward 9"), ("image/png", b"\x89PNG\r\n"), (None, "")]
+        ):
+            headers = attributes | tenant | {"ce-id": f"b-{number}"}
+            assert posting("/events", data, content_type, headers=headers)[0] == 201
+
+    def test_a_document_that_holds_several_events_is_answered_event_by_event(
+        self, database: LogDatabase, posting: Posting
+    ) -> None:
+        record = {"timeUnixNano": "1790856000000000000", "severityText": "INFO", "body": {"stringValue": "read"}}
+        named = [{"key": "event.name", "value": {"stringValue": "patient.read"}}]
+        resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "records"}}]}
+        document = {
+            "resourceLogs": [
+                {"resource": resource, "scopeLogs": [{"logRecords": [record | {"attributes": named} for _ in range(3)]}]}
+            ]
+        }
+        key = api_keys.create(database.admin, "acme", role="writer")
+        retry = {"Idempotency-Key": "otlp"}
+        for status in ("stored", "duplicate"):
+            _, answer = posting("/events/batch", document, key=key, headers=retry)
+            assert statuses(answer) == [status] * 3, answer
+            assert [result["index"] for result in answer["results"]] == [1, 2, 3]  # the key's making is the first entry
+        assert posting("/events", document, key=key)[0] == 422
+
+
 class TestHostileInput:
     @NEEDS_SUITE
     def test_every_file_of_the_suite_is_answered_as_the_body_of_one_event(
