@@ -71,6 +71,5 @@ class AuditMiddleware:
 
 def _request(scope: Scope) -> Request:
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", [])}
-    path = scope.get("raw_path") or scope["path"].encode(errors="replace")
     client = scope.get("client")
-    return Request(scope["method"], path.partition(b"?")[0], headers, client[0] if client else None)
+    return Request(scope["method"], scope["path"].encode(errors="replace"), headers, client[0] if client else None)

@@ -75,16 +75,27 @@ class HttpTransport:
             "Idempotency-Key": hashlib.sha256(body).hexdigest(),
         }
         try:
-            self._connection.request("POST", self._path, body, headers)
-            response = self._connection.getresponse()
-            status, answer = response.status, response.read(LONGEST_ANSWER)
+            response, answer = self._exchange(body, headers)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()  # the next request opens another
             raise AuditTransportError(f"{self._path}: {type(error).__name__}: {error}") from error
+        status = response.status
         if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
             wait = _seconds(response.getheader("Retry-After"))
             raise AuditTransportError(f"{self._path}: {status}: {answer[:200]!a}", retry_after=wait)
         return status, answer
+
+    def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[http.client.HTTPResponse, bytes]:
+        reused = self._connection.sock is not None
+        try:
+            self._connection.request("POST", self._path, body, headers)
+            response = self._connection.getresponse()
+            return response, response.read(LONGEST_ANSWER)
+        except (ConnectionError, http.client.BadStatusLine):
+            if not reused:
+                raise
+            self._connection.close()  # the other side was tired of waiting for us, which is no failure
+            return self._exchange(body, headers)
 
 
 def _results(answer: bytes, count: int) -> list[Result]:
