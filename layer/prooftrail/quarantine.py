@@ -12,7 +12,7 @@ producer told.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -20,11 +20,12 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from prooftrail import system
+from prooftrail import formats, system
 from prooftrail.database import Connection
-from prooftrail.errors import PermanentError
+from prooftrail.errors import PermanentError, RetryableError
 from prooftrail.event import Actor, Event, Target, own_event
-from prooftrail.formats import Accepted, RawRecord, Rejected
+from prooftrail.formats import Accepted, Defaults, RawRecord, Rejected
+from prooftrail.settings import IngestSettings
 from prooftrail.store import Receipt, Store, storable
 
 State: TypeAlias = Literal["waiting", "replayed", "discarded"]
@@ -110,6 +111,24 @@ class Attempt(msgspec.Struct, frozen=True):
 
 _DERIVED = {"bytes": sql.SQL("length(raw)"), "sha256": sql.SQL("encode(sha256(raw), 'hex')")}
 _COLUMNS = sql.SQL(", ").join(_DERIVED.get(name, sql.Identifier(name)) for name in Quarantined.__struct_fields__)
+
+
+def reading(given: IngestSettings) -> Read:
+    """How ingest reads records by now, where its function was given these settings.
+
+    What makes that fail, for a fault of ours, is refused with the reason that ingest has for it.
+    """
+    defaults = Defaults.parse(given.default_tenant, given.default_formats, given.default_timezone)
+
+    def read(record: RawRecord) -> list[Accepted | Rejected]:
+        try:
+            return list(formats.read(record, datetime.now(UTC) + timedelta(hours=given.max_future_hours), defaults))
+        except RetryableError:
+            raise
+        except Exception as error:  # noqa: BLE001  # others wait behind it
+            return [Rejected(record, "reader-failed", f"reading it failed, replay it after an update: {error!r}")]
+
+    return read
 
 
 def listing(connection: Connection, wanted: Filter, before: int | None, limit: int) -> list[Quarantined]:

@@ -18,6 +18,7 @@ from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.errors import RetryableError
 from prooftrail.formats import Accepted, Defaults, RawRecord, Rejected
 from prooftrail.quarantine import Attempt, Filter, Held, Identity, NotWaiting, Read, Stored, UnknownRecord
+from prooftrail.settings import IngestSettings
 from prooftrail.store import Store
 from tests.conftest import LogDatabase
 from tests.factories import accepted, native
@@ -218,6 +219,23 @@ def test_what_cannot_be_read_at_the_moment_is_left_as_it_was(database: LogDataba
         quarantine.replay(database.admin, id, away)
     assert quarantine.get(database.admin, id).attempts == 0
     assert own_events(database) == []
+
+
+def test_what_makes_reading_fail_for_a_fault_of_ours_waits_on(
+    database: LogDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in(database, record(AHEAD))
+    (id,) = quarantine.waiting(database.admin, Filter())
+    read = quarantine.reading(IngestSettings(database_url="", max_future_hours=500 * 24))
+    with monkeypatch.context() as patch:
+        patch.setattr(formats, "read", lambda *_: 1 / 0)
+        attempt = quarantine.replay(database.admin, id, read)
+    assert (attempt.reason, attempt.detail) == (
+        "reader-failed",
+        "reading it failed, replay it after an update: ZeroDivisionError('division by zero')",
+    )
+    assert findings(database) == []
+    assert quarantine.replay(database.admin, id, read).reason is None
 
 
 def test_discarding_is_logged_with_its_reason_and_keeps_the_bytes(database: LogDatabase) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, NoReturn
 
@@ -14,12 +13,12 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from prooftrail import formats, quarantine, settings
+from prooftrail import quarantine, settings
 from prooftrail.cli.common import admin, commands, fail
 from prooftrail.database import Connection
 from prooftrail.errors import RetryableError
-from prooftrail.formats import Defaults, RawRecord
-from prooftrail.quarantine import Attempt, Filter, NotWaiting, Quarantined, Read
+from prooftrail.formats import RawRecord
+from prooftrail.quarantine import Attempt, Filter, NotWaiting, Quarantined
 from prooftrail.settings import IngestSettings
 
 app = commands("Show, replay and discard records that could not become events; each step is recorded in the log.")
@@ -131,7 +130,8 @@ def replay(
     """Read records again as ingest does by now, and store what they hold under the identity they would have had.
 
     Which ones: numbers, or a filter, or --all. Give it the environment of the ingest function: MAX_FUTURE_HOURS,
-    DEFAULT_TENANT, DEFAULT_FORMATS, SCHEMA_REGISTRY_URL. Exit code 2: at least one is refused still, and waits.
+    DEFAULT_TENANT, DEFAULT_FORMATS, DEFAULT_TIMEZONE, SCHEMA_REGISTRY_URL. Exit code 2: at least one is refused still,
+    and waits.
     """
     wanted = _filter(reason, origin, since)
     if sum((bool(ids), everything, wanted != Filter())) != 1:
@@ -146,7 +146,7 @@ def replay(
 
 def _replay(connection: Connection, ids: list[int], *, named: bool, quiet: bool) -> list[Attempt]:
     """Replay one after the other, each in a transaction of its own, so that what was done stays done."""
-    read, attempts = _reading(), []
+    read, attempts = quarantine.reading(settings.read(IngestSettings)), []
     for id in track(ids, "replaying", console=Console(stderr=True), transient=True):
         try:
             attempts.append(quarantine.replay(connection, id, read))
@@ -159,14 +159,6 @@ def _replay(connection: Connection, ids: list[int], *, named: bool, quiet: bool)
         if not quiet:
             typer.echo(_how(attempts[-1]))
     return attempts
-
-
-def _reading() -> Read:
-    """How ingest reads records, where this process has the environment of its function."""
-    given = settings.read(IngestSettings)
-    latest = datetime.now(UTC) + timedelta(hours=given.max_future_hours)
-    defaults = Defaults.parse(given.default_tenant, given.default_formats)
-    return functools.partial(formats.read, latest=latest, defaults=defaults)
 
 
 def _how(attempt: Attempt) -> str:
