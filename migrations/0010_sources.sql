@@ -92,8 +92,9 @@ $$;
 -- The highest of the ranges, at most so many.
 CREATE FUNCTION prooftrail.highest_ranges(ranges int8multirange, most integer) RETURNS int8multirange
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT coalesce(range_agg(range), '{}')
-    FROM (SELECT range FROM unnest(ranges) AS range ORDER BY range DESC LIMIT most) AS highest
+    SELECT CASE WHEN count <= most THEN ranges ELSE ranges * int8multirange(int8range(
+        (SELECT lower(range) FROM unnest(ranges) AS range OFFSET count - most LIMIT 1), NULL)) END
+    FROM (SELECT count(*) FROM unnest(ranges)) AS counted
 $$;
 
 -- For an answer: how many numbers there are, and the lowest ranges, each as its first and last number.
@@ -108,9 +109,10 @@ GRANT EXECUTE ON FUNCTION prooftrail.told(int8multirange, integer), prooftrail.c
 -- Fold the next entries of a log, about `most` of them and whole batches; says how many, 0 when there are no more. In one
 -- transaction with the position, so that a crash folds nothing twice. A batch is visible only when all before it are, and its
 -- events with it, so nothing is passed over. At most 10,000 sources and 10,000 actions of a tenant are listed and 10,000 ranges
--- of a source kept: whoever makes names or numbers up at random fills no more.
+-- of a source kept: whoever makes names or numbers up at random fills no more. (The planner, which cannot know how much is new,
+-- expects one row everywhere; so it must not loop over rows in rows, nor do a step of the way anew for each of them.)
 CREATE FUNCTION prooftrail.fold_log(of_tenant text, most integer) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = prooftrail, pg_temp SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = prooftrail, pg_temp SET lock_timeout = '2s' SET enable_nestloop = off SET jit = off AS $$
 DECLARE
     most_rows constant integer := 10000;
     begins    bigint;
@@ -148,7 +150,7 @@ BEGIN
             WHERE batch.tenant = $1 AND batch.first_index >= $2 AND batch.first_index < $3
         ), produced AS (
             SELECT * FROM entry WHERE source <> 'prooftrail'
-        ), known AS (
+        ), known AS MATERIALIZED (
             SELECT source AS known_source, numbers AS known_numbers, highest AS known_highest, last_seen AS known_seen,
                 tracked_from AS known_from
             FROM source WHERE tenant = $1
@@ -157,7 +159,7 @@ BEGIN
         arrival AS (
             SELECT source, first_index, received_at, count(*) AS events, max(time) AS newest, max(sequence) AS highest
             FROM produced GROUP BY source, first_index, received_at
-        ), arrived AS (
+        ), arrived AS MATERIALIZED (
             SELECT arrival.*, known_source, greatest(known_highest, max(highest) OVER earlier) AS highest_before,
                 received_at - coalesce(lag(received_at) OVER in_order, known_seen) AS silence
             FROM arrival LEFT JOIN known ON known_source = source
@@ -173,27 +175,27 @@ BEGIN
                 CASE WHEN sequence >= coalesce(known_from, 0) AND sequence < 9223372036854775807
                 THEN int8range(sequence, sequence + 1) END AS number
             FROM number JOIN arrived USING (source, first_index) LEFT JOIN known ON known.known_source = source
-        ), numbers AS (
+        ), numbers AS MATERIALIZED (
             SELECT source, coalesce(range_agg(number), '{}') AS came,
                 coalesce(range_agg(number) FILTER (WHERE behind), '{}') AS behind,
                 coalesce(range_agg(number) FILTER (WHERE events > 1), '{}') AS twice,
                 coalesce(sum(events) FILTER (WHERE number IS NOT NULL), 0) AS tracked,
                 coalesce(sum(events) FILTER (WHERE number IS NULL), 0) AS untracked
             FROM tracked GROUP BY source
-        ), added AS (
+        ), added AS MATERIALIZED (
             SELECT source, sum(events) AS events, min(received_at) AS first_seen, max(received_at) AS last_seen,
                 max(newest) AS newest, max(silence) AS silence, max(highest) AS highest,
                 known_source IS NOT NULL AS listed,
                 row_number() OVER (PARTITION BY known_source IS NULL ORDER BY min(first_index), source) AS place
             FROM arrived GROUP BY source, known_source
-        ), merged AS (
+        ), merged AS MATERIALIZED (
             SELECT added.*, coalesce(numbers.tracked, 0) AS tracked, coalesce(numbers.untracked, 0) AS more_untracked,
                 coalesce(known_numbers, '{}') + coalesce(came, '{}') AS numbers,
                 coalesce(came, '{}') - coalesce(known_numbers, '{}') AS fresh,
                 coalesce(behind, '{}') - coalesce(known_numbers, '{}') AS late,
                 coalesce(came, '{}') * coalesce(known_numbers, '{}') + coalesce(twice, '{}') AS repeated
             FROM added LEFT JOIN numbers USING (source) LEFT JOIN known ON known_source = source
-        ), kept AS (
+        ), kept AS MATERIALIZED (
             SELECT merged.*, highest_ranges(numbers, $8) AS kept FROM merged
         ), of_sources AS (
             INSERT INTO source AS stored
@@ -217,7 +219,7 @@ BEGIN
                 untracked = stored.untracked + EXCLUDED.untracked
             RETURNING source
         ),
-        done AS (
+        done AS MATERIALIZED (
             SELECT category, action, count(*) AS events, min(first_index) AS first_index,
                 min(received_at) AS first_seen, max(received_at) AS last_seen
             FROM produced GROUP BY category, action

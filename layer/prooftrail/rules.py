@@ -66,10 +66,7 @@ class Rules:
     def refusals(self, accepted: Sequence[Accepted]) -> dict[int, Rejected]:
         """Those that must go to quarantine, by their numbers in the sequence."""
         broken = self._broken("quarantine", (item.event for item in accepted))
-        return {
-            number: Rejected(accepted[number].record, "schema-violation", _told(faults))
-            for number, faults in broken.items()
-        }
+        return {number: _refusal(accepted[number], faults) for number, faults in broken.items()}
 
     def flags(self, events: Sequence[Event]) -> list[Event]:
         """Our own events that flag those that are stored although they break a rule, each up to `FLAGS` of an action."""
@@ -153,8 +150,10 @@ def _faults(rule: Rule, event: Event) -> list[ValidationError]:
     return list(itertools.islice(rule.validator.iter_errors(document), MOST_FAULTS))
 
 
-def _told(faults: Iterable[ValidationError]) -> str:
-    return "; ".join(f"at {_pointer(fault.instance_path)}: {fault.message}" for fault in faults)
+def _refusal(item: Accepted, faults: Sequence[ValidationError]) -> Rejected:
+    detail = "; ".join(f"at {_pointer(fault.instance_path)}: {fault.message}" for fault in faults)
+    fields = {".".join(map(str, fault.instance_path)) or "event": fault.message for fault in faults}
+    return Rejected(item.record, "schema-violation", detail, fields)
 
 
 def _pointer(path: Iterable[str | int]) -> str:

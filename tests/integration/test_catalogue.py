@@ -143,6 +143,17 @@ def test_the_receipt_of_each_stays_its_own(database: LogDatabase) -> None:
     ]
 
 
+def test_a_refusal_names_the_fields(database: LogDatabase) -> None:
+    rule(database, AGE)
+    with database.connect("ingest") as connection:
+        events = [accepted(record(after={"age": "7"})), accepted(record(after={}))]
+        refusals = [receipt.refusal for receipt in Store(connection).append(events, [])]
+    assert [refusal and refusal.fields for refusal in refusals] == [
+        {"after.age": 'the value is not of type "integer"'},
+        {"after": '"age" is a required property'},
+    ]
+
+
 def test_a_flagged_event_is_stored_as_it_is_and_told_of_by_one_of_ours(database: LogDatabase) -> None:
     rule(database, AGE, "flag")
     bad = record(id="bad", after={"age": "of Dr. Who", "name": "Dr. Who"})
@@ -284,6 +295,12 @@ def test_what_cannot_be_seeded_is_named(content: bytes, why: str) -> None:
 def test_a_wrong_schema_in_a_seed_is_named() -> None:
     with pytest.raises(InvalidSchema, match="number 1, its schema: at /type"):
         catalogue.read_seeds(b'[{"tenant": "acme", "action": "a", "schema": {"type": 1}}]')
+
+
+def test_the_documented_example_can_be_seeded(database: LogDatabase) -> None:
+    example = (PROJECT / "docs" / "sources.md").read_text(encoding="utf-8").split("```json\n")[1].split("```")[0]
+    assert catalogue.seed(database.admin, catalogue.read_seeds(example.encode())) == 2
+    assert [item.on_violation for item in catalogue.actions(database.admin, "acme")] == [None, "flag"]
 
 
 def test_where_no_tenant_has_a_rule_the_library_for_them_is_not_loaded(database: LogDatabase) -> None:

@@ -399,7 +399,7 @@ def test_checkpoints_raise_an_alarm_when_they_are_late_when_they_are_refused_and
     assert (missing["ComparisonOperator"], missing["TreatMissingData"]) == ("LessThanThreshold", "breaching")
     assert (refused["MetricName"], refused["Threshold"]) == ("CheckpointRefused", 0)
     source = (PROJECT / "functions/checkpoint/checkpoint.py").read_text(encoding="utf-8")
-    for name in ("CheckpointLag", "CheckpointMissing", "CheckpointRefused", "Witness"):
+    for name in ("CheckpointLag", "CheckpointMissing", "CheckpointRefused", "Witness", "Fold"):
         assert f'"{alarm(name)["MetricName"]}"' in source
 
 
