@@ -49,7 +49,7 @@ test: environment
 
 bench: environment
 	@for file in benchmarks/*.py; do \
-		case $$file in */side_by_side.py) ;; *) $(RUN)/python -m benchmarks.$$(basename $$file .py) || exit 1 ;; esac; done
+		case $$file in */side_by_side.py) ;; *) PYTHONPATH=client $(RUN)/python -m benchmarks.$$(basename $$file .py) || exit 1 ;; esac; done
 
 lint: environment
 	$(RUN)/ruff format --check
