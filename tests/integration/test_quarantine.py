@@ -13,8 +13,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from prooftrail import erasure, formats, holds, quarantine, search, verification
+from prooftrail import catalogue, erasure, formats, holds, quarantine, search, verification
 from prooftrail.api_keys import ALL_TENANTS
+from prooftrail.catalogue import Seed
 from prooftrail.errors import RetryableError
 from prooftrail.formats import Accepted, Defaults, RawRecord, Rejected
 from prooftrail.quarantine import Attempt, Filter, Held, Identity, NotWaiting, Read, Stored, UnknownRecord
@@ -219,6 +220,21 @@ def test_what_cannot_be_read_at_the_moment_is_left_as_it_was(database: LogDataba
         quarantine.replay(database.admin, id, away)
     assert quarantine.get(database.admin, id).attempts == 0
     assert own_events(database) == []
+
+
+def test_what_broke_a_rule_is_stored_when_the_rule_allows_it(database: LogDatabase) -> None:
+    rule = {"required": ["site"]}
+    catalogue.seed(database.admin, [Seed(tenant="acme", action="patient.read", schema=rule, on_violation="quarantine")])
+    take_in(database, record(native(id="e")))
+    (waiting,) = quarantine.listing(database.admin, Filter(), None, 10)
+    assert waiting.reason == "schema-violation"
+    attempt = quarantine.replay(database.admin, waiting.id, reading())
+    assert (attempt.reason, attempt.detail) == (waiting.reason, waiting.detail)
+    assert findings(database) == []
+    catalogue.remove_schema(database.admin, "acme", None, "patient.read")
+    assert quarantine.replay(database.admin, waiting.id, reading()).reason is None
+    assert keys(database) == [("acme", "clinic/records", "e")]
+    assert findings(database) == []
 
 
 def test_what_makes_reading_fail_for_a_fault_of_ours_waits_on(
