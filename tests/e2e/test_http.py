@@ -29,7 +29,7 @@ def test_an_event_that_is_posted_can_be_read_at_once_and_lies_where_its_receipt_
     answer = system.api.post("/events", json=event, headers=key)
     assert answer.status_code == 201, answer.text
     receipt = answer.json()
-    assert receipt == {"id": event["id"], "tenant": "posted", "source": event["source"], "status": "stored", "index": 0}
+    assert receipt == {"id": event["id"], "tenant": "posted", "source": event["source"], "status": "stored", "index": 1}
     location = answer.request.url.join(answer.headers["location"])
     found = system.api.get(location, headers=system.operator)
     assert found.json() == event | {"tenant": "posted", "level": "info"}
