@@ -48,7 +48,8 @@ class TestJava:
         ("duration", "milliseconds", "kept"),
         [
             (1500, 1500, None), (1.5, 1500, None), ("PT1M1.5S", 61_500, "PT1M1.5S"),
-            ("PT0.000000001S", 1e-6, "PT0.000000001S"), ("PT", None, "PT"), ("a while", None, "a while"), (-1, None, -1), (True, None, True), (2**60, None, 2**60),
+            ("PT0.000000001S", 1e-6, "PT0.000000001S"), ("PT", None, "PT"), ("a while", None, "a while"), (-1, None, -1),
+            (True, None, True), (2**60, None, 2**60),
         ],
     )  # fmt: skip
     def test_durations(self, duration: Any, milliseconds: float | None, kept: Any) -> None:
