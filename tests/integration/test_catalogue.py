@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from prooftrail import api_keys, catalogue, rules, sources
+from prooftrail import api_keys, catalogue, quarantine, rules, sources
 from prooftrail.catalogue import InvalidSeed, Seed, UnknownSchema
 from prooftrail.cli import app
 from prooftrail.rules import InvalidSchema, OnViolation
+from prooftrail.settings import IngestSettings
 from prooftrail.store import Store
 from tests.conftest import PROJECT, LogDatabase
 from tests.factories import accepted, native, sqs
@@ -141,6 +142,17 @@ def test_the_receipt_of_each_stays_its_own(database: LogDatabase) -> None:
         "stored",
         "stored",
     ]
+
+
+def test_a_violation_is_replayed_once_the_rule_lets_it_through(database: LogDatabase, ingesting: Ingesting) -> None:
+    rule(database, AGE)
+    ingesting(sqs(record(id="bad", after={})))
+    read = quarantine.reading(IngestSettings(database_url=database.url))
+    attempt = quarantine.replay(database.admin, 1, read)
+    assert (attempt.reason, attempt.detail) == ("schema-violation", 'at /after: "age" is a required property')
+    catalogue.remove_schema(database.admin, "acme", "records", "patient.read")
+    (stored,) = quarantine.replay(database.admin, 1, read).stored
+    assert (stored.event.id, database.count("event")) == ("bad", 1)
 
 
 def test_a_refusal_names_the_fields(database: LogDatabase) -> None:

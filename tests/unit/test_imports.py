@@ -23,6 +23,7 @@ HEAVY = {
     "adbc_driver_postgresql",
     "typer",
     "rich",
+    "jsonschema_rs",
 }
 
 
