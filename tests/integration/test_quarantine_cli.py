@@ -99,6 +99,7 @@ def test_after_a_fix_records_are_replayed_by_number(quarantined: LogDatabase) ->
     assert "stored acme clinic/records ahead" in result.stdout
     assert "1 records replayed, 0 still refused" in result.stderr
     assert ids() == [3, 2]
+    assert run("list", "--state", "replayed").stdout.endswith("\tacme clinic/records ahead\n")
     assert run("replay", "1").exit_code == 1
     assert quarantined.count("event") == 1
 

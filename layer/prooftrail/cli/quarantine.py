@@ -72,7 +72,8 @@ def listing(
 
 def _line(item: Quarantined) -> str:
     """What else there is to say, on one line, and nothing that a terminal would obey."""
-    return _printable(item.discard_reason or item.detail)
+    became = "; ".join(f"{event.tenant} {event.source} {event.id}" for event in item.became or [])
+    return _printable(item.discard_reason or became or item.detail)
 
 
 @app.command("show")
@@ -147,7 +148,8 @@ def replay(
 def _replay(connection: Connection, ids: list[int], *, named: bool, quiet: bool) -> list[Attempt]:
     """Replay one after the other, each in a transaction of its own, so that what was done stays done."""
     read, attempts = quarantine.reading(settings.read(IngestSettings)), []
-    for id in track(ids, "replaying", console=Console(stderr=True), transient=True):
+    console = Console(stderr=True)
+    for id in track(ids, "replaying", console=console, transient=True, disable=not console.is_terminal):
         try:
             attempts.append(quarantine.replay(connection, id, read))
         except NotWaiting as error:
