@@ -12,6 +12,7 @@ import pytest
 
 from local import tools
 from local.layout import architecture
+from prooftrail import api_keys
 from tests.conftest import PROJECT
 from tests.e2e.conftest import System, docker_answers
 
@@ -67,6 +68,19 @@ def test_ingest_stores_what_a_broker_sends(system: System, sample: str) -> None:
     assert invoke(system, "IngestFunction", PROJECT / "events" / f"ingest-{sample}.json") == {"batchItemFailures": []}
     (stored,) = [event for event in system.all_events(tenant="clinic-north") if event["id"] == STORED[sample]]
     assert (stored["action"], stored["actor"]["id"]) == ("patient.read", "u-1042")
+
+
+def test_http_stores_the_sample_events(system: System, tmp_path: Path) -> None:
+    with system.database() as admin:
+        key = f"Bearer {api_keys.create(admin, 'clinic-north', role='writer')}"
+    for name, statuses in (("ingest-http.json", (201, 200)), ("ingest-http-batch.json", (200, 200))):
+        request = json.loads((PROJECT / "events" / name).read_bytes())
+        request["multiValueHeaders"]["Authorization"] = [key]
+        file = tmp_path / name
+        file.write_text(json.dumps(request))
+        assert tuple(invoke(system, "HttpFunction", file)["statusCode"] for _ in statuses) == statuses
+    refused = invoke(system, "HttpFunction", PROJECT / "events" / "ingest-http.json")
+    assert refused["statusCode"] == 401  # the sample's key is made up
 
 
 def test_query_answers_the_sample_request(system: System, tmp_path: Path) -> None:

@@ -109,11 +109,15 @@ class TestOneEvent:
     ) -> None:
         event = native()
         posting("/events", event)
+        key = ("acme", event["id"], "clinic/records")
         with database.admin.transaction(force_rollback=True):
             database.admin.execute("ALTER TABLE prooftrail.event_key DISABLE TRIGGER append_only")
             database.admin.execute("UPDATE prooftrail.event_key SET digest = NULL WHERE source <> 'prooftrail'")
-            found = store.Store(database.admin).places([("acme", event["id"], "clinic/records")])
-        assert found == {}
+            assert store.Store(database.admin).places([key]) == {}
+        with database.admin.transaction(force_rollback=True):
+            database.admin.execute("DROP TABLE prooftrail.event_2026_10")
+            assert store.Store(database.admin).places([key]) == {}
+        assert store.Store(database.admin).places([key]) == {key: 0}
 
     def test_of_other_content_under_a_known_id_is_a_conflict_and_kept_as_evidence_once(
         self, database: LogDatabase, posting: Posting
@@ -679,6 +683,19 @@ def test_an_event_by_sqs_and_by_http_is_one(database: LogDatabase, ingesting: An
     ingesting(sqs(event))
     status, receipt = posting("/events", base64.b64decode(base64.b64encode(json.dumps(event).encode())))
     assert (status, receipt["status"], receipt["index"]) == (200, "duplicate", 0)
+
+
+@pytest.mark.parametrize(("name", "statuses"), [("ingest-http.json", [201, 200]), ("ingest-http-batch.json", [200, 200])])
+def test_a_sample_request_is_answered(
+    database: LogDatabase, monkeypatch: pytest.MonkeyPatch, posting: Posting, name: str, statuses: list[int]
+) -> None:
+    """Twice: the second time all of it is known, by its ids or by its Idempotency-Key."""
+    monkeypatch.setenv("DATABASE_URL", database.url_of("ingest"))
+    request = json.loads((PROJECT / "events" / name).read_bytes())
+    key = api_keys.create(database.admin, "clinic-north", role="writer")
+    assert http_ingest.handler(request, Context("http"))["statusCode"] == 401  # the sample's key is made up
+    request["multiValueHeaders"]["Authorization"] = [f"Bearer {key}"]
+    assert [http_ingest.handler(request, Context("http"))["statusCode"] for _ in statuses] == statuses
 
 
 def test_no_statement_looks_for_places_that_nobody_asks_for(
