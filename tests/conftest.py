@@ -148,15 +148,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name every kind of test with how it ended, and say loudly what could not run here, and why."""
     outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     skipped: set[str] = set()
+    brokers: set[str] = set()
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.getreports(outcome):
             if outcome != "passed" or report.when == "call":
                 outcomes[kind_of(report.nodeid)][outcome] += 1
+                brokers |= {str(value) for name, value in report.user_properties if name == "broker"}
             if outcome == "skipped":
                 skipped.add(f"{report.nodeid.partition('::')[0]}: {report.longrepr[2]}")
     terminalreporter.section("by kind")
     for kind, what in KINDS.items():
         counts = ", ".join(f"{number} {outcome}" for outcome, number in outcomes[kind].items()) or "not asked for"
         terminalreporter.write_line(f"{kind:12} {what:48} {counts}")
+    if brokers:
+        terminalreporter.write_line(f"brokers      {', '.join(sorted(brokers))}")
     for reason in sorted(skipped):
         terminalreporter.write_line(f"NOT RUN      {reason}", yellow=True, bold=True)
