@@ -58,14 +58,18 @@ TABLE = {
     "severitytext": "level",
     "traceid": "trace_id",
 }
+
+_TABLE = plain.Table.of(TABLE)
 # Of the claims of the principal, an object in JSON.
-_CLAIMS = {
-    "sub": "actor.id",
-    "name": "actor.name",
-    "preferred_username": "actor.name",
-    "roles": "actor.roles",
-    "sid": "actor.session_id",
-}
+_CLAIMS = plain.Table.of(
+    {
+        "sub": "actor.id",
+        "name": "actor.name",
+        "preferred_username": "actor.name",
+        "roles": "actor.roles",
+        "sid": "actor.session_id",
+    }
+)
 
 _IDENTITY = ("id", "source")
 _THEIRS = {"action": "type", "target": "subject", "actor": "auth", "level": "severitytext"}
@@ -115,7 +119,7 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
     """
     _check_version(document)
     attributes = {name: value for name, value in document.items() if name != "data" and value is not None}
-    fields, rest = plain.place(attributes, TABLE, given)
+    fields, rest = plain.place(attributes, _TABLE, given)
     fields.setdefault("tenant", given.tenant)
     fields["metadata"] = rest
     _add_trace(fields, rest)

@@ -199,6 +199,8 @@ TABLE = {
     "details": "metadata",
 }
 
+_TABLE = plain.Table.of(TABLE)
+
 _ACTIONS = frozenset(theirs for theirs, ours in TABLE.items() if ours == "action")
 # Names that neither our own format nor another one has: a document needs one of them beside its action.
 _EXPORTED = frozenset(name for name in TABLE if "." not in name and name[0].isupper())
@@ -218,4 +220,4 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
 
     Raises `InvalidRecord` or `msgspec.ValidationError` where a field that an event needs is missing or does not fit.
     """
-    return plain.to_event(document, TABLE, given)
+    return plain.to_event(document, _TABLE, given)

@@ -165,6 +165,8 @@ TABLE = {
     "attributes": "metadata",
 }
 
+_TABLE = plain.Table.of(TABLE)
+
 _ACTIONS = frozenset(theirs for theirs, ours in TABLE.items() if ours == "action:enum")
 _CAMEL_CASE = frozenset(name for name in TABLE if "." not in name and not name.islower())
 _UPPER_CASE = ("level", "outcome", "status", "severity")
@@ -194,7 +196,7 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
     package, _, name = (named or "").rpartition(".")
     if name and not any(document.get(theirs) for theirs in _ACTIONS):
         document = {**document, "action": name}
-    return plain.to_event(document, TABLE, given, package or None)
+    return plain.to_event(document, _TABLE, given, package or None)
 
 
 def number(text: str) -> str:

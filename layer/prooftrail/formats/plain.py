@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, tzinfo
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from prooftrail import strict_json
 from prooftrail.errors import InvalidRecord
@@ -54,7 +54,29 @@ def _by_word(words: Mapping[str, str]) -> dict[str, str]:
 _WORDS = {"outcome": _by_word(_OUTCOMES), "level": _by_word(_LEVELS)}
 
 
-def to_event(document: dict[str, Any], table: Mapping[str, str], given: Given, source: str | None = None) -> Event:
+class _Line(NamedTuple):
+    """A line of a table: the two parts of their name, our field, and that field with its spelling."""
+
+    outer: str
+    inner: str
+    field: str
+    ours: str
+
+
+class Table(NamedTuple):
+    """A table, made ready to be looked through for every event."""
+
+    lines: tuple[_Line, ...]
+    objects: frozenset[str]  # that lines look into
+
+    @classmethod
+    def of(cls, names: Mapping[str, str]) -> Self:
+        """Make it of ``their name -> our field``."""
+        lines = [_Line(*theirs.partition(".")[::2], ours.partition(":")[0], ours) for theirs, ours in names.items()]
+        return cls(tuple(lines), frozenset(line.outer for line in lines if line.inner))
+
+
+def to_event(document: dict[str, Any], table: Table, given: Given, source: str | None = None) -> Event:
     """Map a document by a table; `source` stands in where no field names one.
 
     Raises `InvalidRecord` or `msgspec.ValidationError` where a field that an event needs is missing or does not fit.
@@ -67,23 +89,22 @@ def to_event(document: dict[str, Any], table: Mapping[str, str], given: Given, s
     return convert(present(fields))
 
 
-def place(document: dict[str, Any], table: Mapping[str, str], given: Given) -> tuple[dict[str, Any], dict[str, Any]]:
+def place(document: dict[str, Any], table: Table, given: Given) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part a document into our fields, those of actor, target and error in objects of theirs, and the rest."""
     rest = {name: value for name, value in document.items() if value is not None and not times.is_zero(value)}
     local = _zone(rest, given)
     fields: dict[str, Any] = {}
     misfits: dict[str, Any] = {}
-    for theirs, ours in table.items():
-        name, _, _ = ours.partition(":")
-        found = _lookup(rest, theirs) if name not in fields else None
-        read = _read(found, ours, local) if found is not None else None
+    for line in [line for line in table.lines if line.outer in rest]:
+        found = _lookup(rest, line) if line.field not in fields else None
+        read = _read(found, line.ours, local) if found is not None else None
         if read is not None:
-            fields[name], exact = read
+            fields[line.field], exact = read
             if exact:
-                _take(rest, theirs)
-        elif name in _NEEDED and found not in (None, ""):
-            misfits.setdefault(name, found)  # where nothing else fits, the conversion says what is wrong with it
-    return _nested(misfits | fields), _flat(rest, table)
+                _take(rest, line)
+        elif line.field in _NEEDED and found not in (None, ""):
+            misfits.setdefault(line.field, found)  # where nothing else fits, the conversion says what is wrong with it
+    return _nested(misfits | fields), _flat(rest, table.objects)
 
 
 def merged(rest: dict[str, Any], metadata: dict[str, Any] | None) -> dict[str, Any]:
@@ -100,20 +121,18 @@ def _zone(document: dict[str, Any], given: Given) -> tzinfo:
     return times.zone(name) if name else UTC
 
 
-def _lookup(document: dict[str, Any], path: str) -> Any:
-    outer, _, inner = path.partition(".")
-    value = document.get(outer)
-    if not inner:
+def _lookup(document: dict[str, Any], line: _Line) -> Any:
+    value = document.get(line.outer)
+    if not line.inner:
         return value
-    return value.get(inner) if isinstance(value, dict) else None
+    return value.get(line.inner) if isinstance(value, dict) else None
 
 
-def _take(document: dict[str, Any], path: str) -> None:
-    outer, _, inner = path.partition(".")
-    if inner:
-        document[outer] = {name: value for name, value in document[outer].items() if name != inner}
+def _take(document: dict[str, Any], line: _Line) -> None:
+    if line.inner:
+        document[line.outer] = {name: value for name, value in document[line.outer].items() if name != line.inner}
     else:
-        del document[outer]
+        del document[line.outer]
 
 
 def _nested(fields: dict[str, Any]) -> dict[str, Any]:
@@ -127,17 +146,15 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _flat(rest: dict[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
+def _flat(rest: dict[str, Any], objects: frozenset[str]) -> dict[str, Any]:
     """What is left of the objects that the table looks into, under ``object.name``, unless such a name is taken."""
-    looked_into = {path.partition(".")[0] for path in table if "." in path}
     flat: dict[str, Any] = {}
     for name, value in rest.items():
-        parts = value if name in looked_into and isinstance(value, dict) else {}
-        inner = {f"{name}.{key}": item for key, item in parts.items()}
-        if not isinstance(value, dict) or name not in looked_into or inner.keys() & rest.keys():
-            flat[name] = value
+        if name in objects and isinstance(value, dict):
+            inner = {f"{name}.{key}": item for key, item in value.items()}
+            flat |= {name: value} if inner.keys() & rest.keys() else inner
         else:
-            flat |= inner
+            flat[name] = value
     return flat
 
 

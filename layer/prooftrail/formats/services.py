@@ -67,6 +67,8 @@ TABLE = {
     "additionaldata": "metadata",
 }
 
+_TABLE = plain.Table.of(TABLE)
+
 
 def recognises(document: dict[str, Any], _headers: Mapping[str, str]) -> bool:
     """Tell whether the document has the pair of names by which one of the services files its events."""
@@ -81,4 +83,4 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
     Raises `InvalidRecord` or `msgspec.ValidationError` where a field that an event needs is missing or does not fit.
     """
     functionality = document.get("functionality")
-    return plain.to_event(document, TABLE, given, functionality if isinstance(functionality, str) else None)
+    return plain.to_event(document, _TABLE, given, functionality if isinstance(functionality, str) else None)
