@@ -23,7 +23,7 @@ from prooftrail_client.errors import AuditError, AuditStorageError, AuditTranspo
 from prooftrail_client.event import AuditEvent, require_identity
 from prooftrail_client.queues import Key, MemoryQueue, Queue, QueueFull, Record
 from prooftrail_client.redaction import Redaction
-from prooftrail_client.spool import Durability, Spool
+from prooftrail_client.spool import Durability, Spool, Unsynced
 from prooftrail_client.transports import Result, Transport
 
 WhenFull = Literal["raise", "drop", "block"]
@@ -119,6 +119,8 @@ class AuditClient:
             raise AuditStorageError(self._why_not())
         try:
             waiting = self._append(key, head)
+        except Unsynced:
+            raise  # it is queued
         except AuditStorageError as error:
             if self._when_full != "drop":
                 raise
@@ -256,9 +258,9 @@ class AuditClient:
             batch = self._next_batch()
             if batch:
                 self._deliver(batch)
-        except (AuditStorageError, OSError) as error:  # the spool's disk fails: what was sent may be sent once more
-            self._report(error if isinstance(error, AuditError) else AuditStorageError(str(error)))
-            self._pause(LONGEST_PAUSE)
+        except Exception as error:  # noqa: BLE001 - the disk fails, most likely; this thread is the only one that sends
+            self._report(error if isinstance(error, AuditError) else AuditStorageError(f"{type(error).__name__}: {error}"))
+            self._pause(LONGEST_PAUSE)  # then the batch is read again, and what was sent of it is sent once more
 
     def _next_batch(self) -> list[Record]:
         """Wait for something to send, then for a batch of it or for the interval to be over."""
@@ -303,7 +305,10 @@ class AuditClient:
 
     def _attempt(self, records: list[Record]) -> tuple[Sequence[Result], AuditTransportError | None]:
         try:
-            return self._transport.send([record.payload for record in records]), None
+            results = self._transport.send([record.payload for record in records])
+            if len(results) == len(records):
+                return results, None
+            failure = AuditTransportError(f"expected {len(records)} results of the transport, got {len(results)}")
         except AuditTransportError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - a fault of a transport must not end the thread that all events wait for

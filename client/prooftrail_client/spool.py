@@ -46,6 +46,10 @@ class SpoolLocked(AuditStorageError):
     """Another process has the spool open."""
 
 
+class Unsynced(AuditStorageError):
+    """The operating system has the event, which will be sent; but a loss of power may lose it, for its disk fails."""
+
+
 def frame(index: int, payload: bytes) -> bytes:
     """Put an event's bytes into the form in which they lie in a segment."""
     size = len(payload)
@@ -193,7 +197,7 @@ class Spool:
                 f"spool {self._directory}: {self._next - self._place.index} events of {self._waiting_bytes} bytes wait, "
                 f"and {self._most_bytes} bytes are allowed: the transport fails, or is too slow"
             )
-        if self._size >= self._segment_bytes:
+        if self._size >= self._segment_bytes and self._next > self._segments[-1].first:
             try:
                 self._roll()
             except OSError as error:
@@ -232,7 +236,7 @@ class Spool:
             try:
                 _datasync(file)
             except OSError as error:
-                raise AuditStorageError(f"spool {self._directory}: {error}: not known to be on the disk") from error
+                raise Unsynced(f"spool {self._directory}: {error}: not known to be on the disk") from error
             finally:
                 os.close(file)
             with self._lock:
@@ -375,6 +379,7 @@ def _create(directory: Path, first: int, numbers: dict[Key, int]) -> tuple[_Segm
     except OSError:
         os.close(file)
         new.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # else events that go on into the segment before would seem to end here
         raise
     return _Segment(path, first), file, len(framed)
 

@@ -128,6 +128,40 @@ def test_a_fault_of_a_transport_or_a_callback_does_not_stop_the_sending(recorder
     assert "ZeroDivisionError: oops" in str(errors[0])
 
 
+def test_a_transport_that_does_not_account_for_each_event_has_settled_none(recorder: Recorder) -> None:
+    sending = mock.patch.object(recorder, "send", side_effect=[[], [Result("delivered")]])
+    with sending as send, AuditClient(recorder) as client:
+        client.log(event())
+        assert client.flush(30)
+    assert send.call_count == 2
+
+
+def test_a_disk_that_fails_where_rejected_events_go_stops_nothing(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.answer = lambda _event: Result("rejected", "no")
+    (tmp_path / "rejected.jsonl").mkdir()  # so that it cannot be written
+    failed = threading.Event()
+    with AuditClient(recorder, spool=tmp_path, on_error=lambda _error: failed.set()) as client:
+        client.log(event())
+        assert not client.flush(0.1)
+        assert failed.wait(30)
+        (tmp_path / "rejected.jsonl").rmdir()
+        assert client.flush(30)
+    assert (tmp_path / "rejected.jsonl").read_text().count("\n") == 1
+
+
+def test_an_event_that_is_queued_but_not_surely_on_the_disk_is_not_counted_as_dropped(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    with AuditClient(recorder, spool=tmp_path, durability="disk", when_full="drop") as client:
+        failing = mock.patch("prooftrail_client.spool._datasync", side_effect=OSError(5, "Input/output error"))
+        with failing, pytest.raises(AuditStorageError, match="not known to be on the disk"):
+            client.log(event())
+        client.log(event())
+        assert client.flush(30)
+        assert client.stats.dropped == 0
+    assert [each["sequence"] for each in recorder.events] == [1, 2]
+
+
 def test_the_transport_says_how_long_to_wait(recorder: Recorder) -> None:
     failure = AuditTransportError("slow down", retry_after=0.5)
     sending = mock.patch.object(recorder, "send", side_effect=[failure, [Result("delivered")]])

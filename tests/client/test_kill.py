@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from prooftrail import api_keys
+from prooftrail_client.queues import Record
+from prooftrail_client.spool import Spool
 from tests.client.conftest import Service
 from tests.conftest import PROJECT, LogDatabase
 
@@ -33,6 +37,25 @@ os.write(1, b"all\\n")
 client.flush()
 os.write(1, b"flushed\\n")
 sys.stdin.read()
+"""
+
+
+# The same of a spool alone, with segments so small that a kill meets their begin and their removal.
+SPOOL = """
+import os, sys, threading
+from pathlib import Path
+from prooftrail_client.spool import Spool
+spool = Spool(Path(sys.argv[1]), segment_bytes=1000)
+def send():
+    while True:
+        for record in spool.read(20, 10_000):
+            os.write(2, record.payload + b"\\n")
+            spool.acknowledge(record)
+threading.Thread(target=send, daemon=True).start()
+head = b'{"tenant":"acme","source":"s"'
+while True:
+    spool.append(("acme", "s"), head, True)
+    os.write(1, b".")
 """
 
 
@@ -77,8 +100,9 @@ def lines_until(process: subprocess.Popen[str], last: str) -> list[str]:
 def kill(process: subprocess.Popen[str]) -> list[str]:
     """Kill the producer; the ids that it told of and nobody read yet."""
     process.kill()
-    rest, _ = process.communicate()
-    return [line for line in rest.splitlines() if "-" in line]
+    with process:
+        assert process.stdout is not None
+        return [line for line in process.stdout.read().splitlines() if "-" in line]
 
 
 def stored(database: LogDatabase) -> list[tuple[str, int]]:
@@ -127,3 +151,42 @@ def test_killed_at_any_moment_while_logging_and_sending_nothing_is_lost_or_doubl
     assert len(logged) <= len(ids) <= len(logged) + KILLS
     assert [number for _, number in rows] == list(range(1, len(rows) + 1))
     assert database.count("quarantine") == 0  # no event came twice with another content
+
+
+def test_a_spool_killed_while_segments_come_and_go_has_every_event_under_its_own_number(tmp_path: Path) -> None:
+    chance = random.Random()
+    sent: list[int] = []
+    appended = 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SPOOL, str(tmp_path)],
+            bufsize=0,
+            env=os.environ | {"PYTHONPATH": str(PROJECT / "client")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stdout.read(1)
+        timer = threading.Timer(chance.uniform(0, 0.5), process.kill)
+        timer.start()
+        out, err = process.communicate()
+        timer.join()
+        appended += 1 + len(out)
+        sent += [json.loads(line)["sequence"] for line in err.splitlines() if line.endswith(b"}")]
+    spool = Spool(tmp_path)
+    left = [json.loads(record.payload)["sequence"] for record in read_all(spool)]
+    spool.close()
+
+    last = max(sent + left)
+    assert set(sent) | set(left) == set(range(1, last + 1))
+    assert appended <= last <= appended + KILLS
+    assert len(set(sent)) >= len(sent) - KILLS  # of each process, one at most was sent and not noted
+    assert spool.damaged == 0
+
+
+def read_all(spool: Spool) -> list[Record]:
+    found: list[Record] = []
+    while records := spool.read(1000, 2**30):
+        found += records
+        spool.acknowledge(records[-1])
+    return found

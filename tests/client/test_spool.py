@@ -242,6 +242,32 @@ def test_what_may_wait_is_bounded_and_there_is_room_again_after_acknowledging(tm
     spool.close()
 
 
+def test_a_new_segment_that_cannot_be_made_lets_the_old_one_go_on(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, segment_bytes=300)
+    append(spool, *"abc")
+    broken = mock.patch("prooftrail_client.spool._sync_directory", side_effect=OSError(errno.EIO, "Input/output error"))
+    with broken, pytest.raises(AuditStorageError, match="Input/output"):
+        append(spool, *"xyz")
+    count = spool.span()[1]
+    append(spool, "d")
+    spool.abandon()  # as a crash would
+
+    spool = Spool(tmp_path)
+    assert spool.span() == (0, count + 1)
+    assert read_all(spool)[-1] == ("d", count + 1)
+    spool.close()
+
+
+def test_a_head_that_is_longer_than_a_segment_begins_no_segment_twice(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, segment_bytes=100)
+    for number in range(20):
+        key = ("acme", f"source {number}")
+        spool.append(key, json.dumps({"tenant": key[0], "source": key[1], "message": ""}).encode()[:-1], True)
+    assert len(read_all(spool)) == 20
+    spool.close()
+    Spool(tmp_path).close()
+
+
 def test_an_event_larger_than_the_spool_is_no_matter_of_waiting(tmp_path: Path) -> None:
     spool = Spool(tmp_path, most_bytes=100)
     with pytest.raises(AuditStorageError, match="at most 100 bytes") as caught:

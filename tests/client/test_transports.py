@@ -16,6 +16,7 @@ from unittest import mock
 import boto3
 import moto
 import pytest
+from botocore.exceptions import ClientError
 from confluent_kafka import Consumer, Producer
 
 from prooftrail import api_keys
@@ -232,6 +233,26 @@ def test_sqs_what_was_sent_before_a_request_failed_counts() -> None:
     assert [result.status for result in results] == ["delivered"] * 10 + ["retry"] * 5
     with pytest.raises(AuditTransportError, match="gone"):
         sqs(Sqs(OSError("gone"))).send([b"x"])
+
+
+def test_sqs_a_message_that_spoils_its_request_is_found_and_the_others_pass() -> None:
+    class Refusing(Sqs):
+        def send_message_batch(self, QueueUrl: str, Entries: list[dict[str, str]]) -> Any:  # noqa: N803
+            if any("bad" in entry["MessageBody"] for entry in Entries):
+                raise ClientError({"Error": {"Code": "InvalidMessageContents", "Message": "no"}}, "SendMessageBatch")
+            return super().send_message_batch(QueueUrl, Entries)
+
+    results = sqs(Refusing()).send([b"x", b"x", b"bad", b"x", b"x"])
+    assert [result.status for result in results] == ["delivered", "delivered", "rejected", "delivered", "delivered"]
+
+
+def test_sqs_takes_every_character_that_an_event_may_hold(queue_url: str) -> None:
+    text = "".join(map(chr, [*range(1, 0x20), 0x7F, 0x85, 0xFFFD, 0xFFFE, 0xFFFF, 0x1FFFE, 0x10FFFF])) + "\\ufffe\\"
+    assert SqsTransport(queue_url).send([event(message=text).to_json()])[0].status == "delivered"
+    (body,) = messages(queue_url)
+    assert json.loads(body)["message"] == text
+    assert "\ufffe" not in body
+    assert "\uffff" not in body
 
 
 # Kafka: librdkafka's own cluster of brokers, which lives in the producer's process

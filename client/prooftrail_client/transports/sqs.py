@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 MOST_ENTRIES = 10  # of one request
+_POISON = frozenset({"InvalidMessageContents", "InvalidParameterValue", "BatchRequestTooLong"})
 LARGEST = 1_048_576  # bytes of a request, and of a message
 
 
@@ -32,7 +33,7 @@ class SqsTransport:
         results: list[Result] = []
         try:
             for chunk in self._chunks(events):
-                results += self._send(chunk)
+                results += self._send_or_halve(chunk)
         except Exception as error:
             if not results:
                 raise AuditTransportError(f"{self._queue_url}: {type(error).__name__}: {error}") from error
@@ -54,12 +55,24 @@ class SqsTransport:
             size += len(event)
         yield chunk
 
+    def _send_or_halve(self, chunk: list[bytes]) -> list[Result]:
+        """Send a request; one that SQS refuses for a message in it is halved until that message stands alone."""
+        try:
+            return self._send(chunk)
+        except Exception as error:
+            if getattr(error, "response", {}).get("Error", {}).get("Code", "").rpartition(".")[2] not in _POISON:
+                raise
+            if len(chunk) == 1:
+                return [Result("rejected", str(error))]
+        middle = len(chunk) // 2
+        return self._send_or_halve(chunk[:middle]) + self._send_or_halve(chunk[middle:])
+
     def _send(self, chunk: list[bytes]) -> list[Result]:
         if len(chunk[0]) > self._largest:  # alone in its chunk; spooled for a transport that takes more
             return [Result("rejected", f"{len(chunk[0])} bytes, and the queue takes {self._largest}")]
         answer = self._client.send_message_batch(
             QueueUrl=self._queue_url,
-            Entries=[{"Id": str(number), "MessageBody": event.decode()} for number, event in enumerate(chunk)],
+            Entries=[{"Id": str(number), "MessageBody": _body(event)} for number, event in enumerate(chunk)],
         )
         results = dict.fromkeys(range(len(chunk)), Result("retry", "AWS did not say what became of it"))
         results |= {int(sent["Id"]): DELIVERED for sent in answer.get("Successful", [])}
@@ -67,13 +80,15 @@ class SqsTransport:
         return list(results.values())
 
 
+def _body(event: bytes) -> str:
+    """The event as text; two characters that SQS does not take are written as JSON's escapes, which say the same."""
+    return event.decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+
+
 def _failed(failed: Any) -> Result:
     reason = f"{failed['Code']}: {failed.get('Message', '')}"
     # Of the sender's faults only those that lie in the message will never pass; denied access is mended elsewhere.
-    poison = failed["SenderFault"] and failed["Code"].rpartition(".")[2] in (
-        "InvalidMessageContents",
-        "InvalidParameterValue",
-    )
+    poison = failed["SenderFault"] and failed["Code"].rpartition(".")[2] in _POISON
     return Result("rejected" if poison else "retry", reason)
 
 
