@@ -25,7 +25,6 @@ import binascii
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from prooftrail import strict_json
 from prooftrail.errors import InvalidRecord
@@ -139,6 +138,8 @@ def _check_version(document: dict[str, Any]) -> None:
 
 def _unquoted(name: str, value: str) -> str:
     """One round of decoding, as section 3.1.3.2 of the HTTP binding has it."""
+    from urllib.parse import unquote_to_bytes  # few records need it
+
     quoted = _QUOTED.fullmatch(value)
     if quoted:
         value = re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL)
