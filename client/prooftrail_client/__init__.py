@@ -19,6 +19,7 @@ from prooftrail_client.errors import AuditError, AuditStorageError, AuditTranspo
 from prooftrail_client.event import Actor, AuditEvent, Error, Target
 from prooftrail_client.handler import AuditHandler
 from prooftrail_client.redaction import CREDENTIALS, Redaction
+from prooftrail_client.spool import SpoolLocked
 from prooftrail_client.transports import Result, Transport
 from prooftrail_client.transports.http import HttpTransport
 from prooftrail_client.transports.jsonl import JsonlTransport
@@ -42,6 +43,7 @@ __all__ = [
     "KafkaTransport",
     "Redaction",
     "Result",
+    "SpoolLocked",
     "SqsTransport",
     "Stats",
     "Target",

@@ -302,6 +302,7 @@ class AuditClient:
             self._report(failure or AuditTransportError(f"{len(again)} events have to be sent again: {_reason(results)}"))
             if not self._pause(max(pause, (failure and failure.retry_after) or 0.0)):
                 return
+            self._queue.sync()  # an outage may be long, and what is logged meanwhile is not read
 
     def _attempt(self, records: list[Record]) -> tuple[Sequence[Result], AuditTransportError | None]:
         try:

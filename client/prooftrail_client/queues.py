@@ -46,6 +46,9 @@ class Queue(Protocol):
     def span(self) -> tuple[int, int]:
         """The index of the first event that waits, and that which the next one will get."""
 
+    def sync(self) -> None:
+        """Have the disk hold what was appended, where there is a disk."""
+
     def close(self) -> None:
         """Let go of what the queue holds open."""
 
@@ -95,6 +98,9 @@ class MemoryQueue:
         """See `Queue`."""
         with self._lock:
             return self._first, self._first + len(self._payloads)
+
+    def sync(self) -> None:
+        """See `Queue`."""
 
     def close(self) -> None:
         """See `Queue`."""

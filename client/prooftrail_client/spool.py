@@ -173,10 +173,14 @@ class Spool:
         with self._lock:
             return self._place.index, self._next
 
+    def sync(self) -> None:
+        """See `Queue`. Raises `Unsynced`."""
+        self._sync(self.span()[1] - 1)
+
     def close(self) -> None:
         """Put what was appended on the disk and let another process have the spool."""
         try:
-            self._sync(self.span()[1] - 1)
+            self.sync()
         finally:
             with self._lock:
                 self.abandon()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -79,6 +80,21 @@ def test_while_nobody_answers_logging_goes_on_and_all_arrives_afterwards(recorde
     assert client.flush(30)
     assert recorder.ids == [each.id for each in events]
     assert client.stats.retries >= 1
+
+
+def test_in_an_outage_what_is_logged_meanwhile_is_on_the_disk_by_the_next_attempt(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    recorder.down = True
+    with AuditClient(recorder, spool=tmp_path, interval=0) as client:
+        client.log(event())
+        assert recorder.attempted.wait(30)
+        with mock.patch("prooftrail_client.spool._datasync") as sync:
+            client.log(event())
+            synced = threading.Event()
+            sync.side_effect = lambda _file: synced.set()
+            assert synced.wait(30)
+        recorder.down = False
 
 
 def test_only_those_events_of_a_batch_are_sent_again_that_failed(recorder: Recorder, client: AuditClient) -> None:
@@ -379,7 +395,30 @@ AuditClient(JsonlTransport(sys.argv[1] + "/other"), spool=sys.argv[1] + "/spool"
     assert [json.loads(line)["action"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["parent"]
 
 
-def test_it_needs_nothing_but_python(tmp_path: Path) -> None:
-    code = f"import sys; sys.path.insert(0, {str(PROJECT / 'client')!r}); import prooftrail_client"
+UV = shutil.which("uv") or str(PROJECT / ".local" / "uv" / "bin" / "uv")
+
+
+@pytest.mark.skipif(not Path(UV).exists(), reason="uv is not there: `make environment` brings it")
+def test_it_installs_by_itself_and_needs_nothing_but_python(tmp_path: Path) -> None:
+    install = [
+        UV,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        sys.executable,
+        "--target",
+        str(tmp_path),
+        str(PROJECT / "client"),
+    ]
+    subprocess.run(install, check=True)
+    code = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import prooftrail_client
+from importlib.metadata import distribution
+assert prooftrail_client.__file__.startswith({str(tmp_path)!r})
+assert all("extra ==" in each for each in distribution("prooftrail").requires)
+"""
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "prooftrail_client" / "py.typed").exists()
