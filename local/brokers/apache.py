@@ -6,6 +6,7 @@ Settings: Kafka documentation, "Broker Configs" and "KRaft".
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import secrets
@@ -82,7 +83,8 @@ class ApacheKafka:
             "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.address}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "log.dirs": str(self.home / "data").replace("\\", "\\\\"),
+            # Java's escapes in such a file are JSON's.
+            "log.dirs": json.dumps(str(self.home / "data"))[1:-1],
             # A misspelt topic is an error, as it is in production.
             "auto.create.topics.enable": "false",
             # There is one server only, and one group.

@@ -23,6 +23,7 @@ from local.store import Store
 VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 PARTITIONS = 4
 READY_SECONDS = 90
+GIVEN_SECONDS = 15
 _ATTEMPT_SECONDS = 2.0
 
 
@@ -77,7 +78,7 @@ class Kafka:
     def _ready(self, broker: Broker, is_alive: Callable[[], bool]) -> Broker:
         quick = {"reconnect.backoff.max.ms": 200, "log_level": 0}
         client = AdminClient({"bootstrap.servers": broker.address or "none", **quick})
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + (GIVEN_SECONDS if self.given else READY_SECONDS)
         while True:
             try:
                 client.list_topics(timeout=_ATTEMPT_SECONDS)

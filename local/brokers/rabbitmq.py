@@ -48,6 +48,7 @@ class RabbitMQ:
         if not self._store.get("rabbitmq_password"):
             self._store.set("rabbitmq_password", new_password())
         if not self.is_running():
+            self.forget_names()  # of a node that was killed
             for service in PORTS:
                 ports.remember(service, self._layout.state, self._store)
 
