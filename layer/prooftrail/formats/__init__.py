@@ -245,9 +245,18 @@ def _decode(record: RawRecord) -> Any:
         if error.reason != "number-not-representable":
             raise
         document = strict_json.decode(record.body, java.number)
-        if isinstance(document, dict) and java.recognises(document, record.headers):
+        if _is_java(document, record.headers):
             return document
         raise
+
+
+def _is_java(document: Any, headers: Mapping[str, str]) -> bool:
+    """Whether Java wrote a document, also one in an envelope, or all of a list."""
+    if isinstance(document, list):
+        return all(_is_java(item, headers) for item in document)
+    if not isinstance(document, dict):
+        return False
+    return java.recognises(document["detail"] if eventbridge.recognises(document) else document, headers)
 
 
 def _event(document: Any, record: RawRecord, latest: datetime, defaults: Defaults) -> Accepted | Rejected:

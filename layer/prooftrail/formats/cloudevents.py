@@ -20,7 +20,6 @@ Other attributes are in ``metadata`` under their own names, the whole ``tracepar
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from collections.abc import Mapping
@@ -159,7 +158,7 @@ def _data(body: bytes, content_type: str | None) -> dict[str, Any]:
     try:
         return {"data": strict_json.decode(body) if not content_type or "avro" in content_type else _text(body)}
     except InvalidRecord:
-        return {"data_base64": base64.b64encode(body).decode()}
+        return {"data_base64": binascii.b2a_base64(body, newline=False).decode()}
 
 
 def _text(body: bytes) -> str:
@@ -177,7 +176,7 @@ def _decoded(document: dict[str, Any], rest: dict[str, Any]) -> Any:
     if not isinstance(encoded, str) or not isinstance(content_type, str) or not _JSON.fullmatch(content_type):
         return document.get("data")
     try:
-        data = strict_json.decode(base64.b64decode(encoded, validate=True))
+        data = strict_json.decode(binascii.a2b_base64(encoded, strict_mode=True))
     except (binascii.Error, ValueError, InvalidRecord):
         return document.get("data")
     del rest["data_base64"]

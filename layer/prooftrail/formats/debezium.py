@@ -18,7 +18,6 @@ MongoDB, and "Outbox Event Router", "Outbox table".
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 from collections.abc import Mapping
@@ -129,7 +128,7 @@ def _facts(change: dict[str, Any], operation: str) -> Any:
 def _said(message: Any) -> Any:
     content = message.get("content") if isinstance(message, dict) else None
     try:
-        return strict_json.decode(base64.b64decode(content, validate=True)) if isinstance(content, str) else None
+        return strict_json.decode(binascii.a2b_base64(content, strict_mode=True)) if isinstance(content, str) else None
     except (binascii.Error, ValueError, InvalidRecord):
         return None
 

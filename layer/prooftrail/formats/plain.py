@@ -8,7 +8,6 @@ value that says more than what our field keeps of it.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
@@ -209,7 +208,7 @@ def _bytes(value: Any) -> tuple[Any, bool]:
     """Go writes ``[]byte`` as base64: where the bytes are a JSON object or array, that is the value."""
     if isinstance(value, str) and value[:1] in {"e", "W"}:  # a brace, a bracket
         try:
-            decoded = strict_json.decode(base64.b64decode(value, validate=True))
+            decoded = strict_json.decode(binascii.a2b_base64(value, strict_mode=True))
         except (binascii.Error, ValueError, InvalidRecord):
             return value, True
         if isinstance(decoded, dict | list):
