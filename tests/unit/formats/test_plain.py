@@ -40,6 +40,13 @@ class TestJava:
         document = f'{{"action":"READ","timestamp":1790000000,"serviceName":"s","oldValue":{number}}}'
         assert refusal_of(document.encode())[0] == "number-not-representable"
 
+    def test_such_an_event_may_be_the_only_one_of_a_list_or_in_an_envelope(self) -> None:
+        event = b'{"action":"READ","timestamp":1790000000.123456789,"serviceName":"s"}'
+        envelope = b'{"id":"7","detail-type":"t","source":"x","account":"1","detail":' + event + b"}"
+        for body in (b"[" + event + b"]", envelope):
+            assert event_of(body).metadata == {"timestamp": "1790000000.123456789"}
+        assert refusal_of(b"[1790000000.123456789]")[0] == "number-not-representable"
+
     def test_such_numbers_are_refused_in_other_formats(self) -> None:
         body = b'{"action":"read","time":"2026-10-01T12:00:00Z","source":"s","n":1790000000.123456789}'
         assert refusal_of(body)[0] == "number-not-representable"
