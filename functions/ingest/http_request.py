@@ -16,7 +16,7 @@ from prooftrail.formats import TENANT_HEADER
 # Lambda takes 6 MB with everything, and bodies come to it in Base64; its own answer to more would say nothing of use.
 MOST_BYTES = 4_000_000
 
-_SENT_ON = re.compile(rf"content-type|ce-.+|__\w+__|{TENANT_HEADER}")  # never Authorization, Cookie and their like
+_SENT_ON = re.compile(r"content-type|ce-.+|__\w+__|prooftrail-.+")  # never Authorization, Cookie and their like
 _JSON = re.compile(r"application/(json|[\w.!#$&^-]+\+json)")
 _NDJSON = re.compile(r"application/(x-ndjson|jsonl)")
 _AVRO = re.compile(r"application/(avro|vnd\.apache\.avro(\+binary)?|vnd\.confluent\.avro)|avro/binary")

@@ -109,9 +109,19 @@ def test_any_headers_are_taken_or_refused(headers: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", ["Authorization", "X-Api-Key", "Cookie", "X-Amz-Security-Token", "Idempotency-Key"])
 def test_what_proves_who_the_client_is_goes_no_further(name: str) -> None:
-    asked = request(b"{}", {name: "secret", "Content-Type": "application/json", "__TypeId__": "a.B", "CE-Id": "1"})
+    asked = request(
+        b"{}",
+        {
+            name: "secret",
+            "Content-Type": "application/json",
+            "__TypeId__": "a.B",
+            "CE-Id": "1",
+            "Prooftrail-Timezone": "+02:00",
+        },
+    )
     assert asked.headers_of_records("acme") == {
         "content-type": "application/json", "__typeid__": "a.B", "ce-id": "1", "prooftrail-tenant": "acme",
+        "prooftrail-timezone": "+02:00",
     }  # fmt: skip
 
 
