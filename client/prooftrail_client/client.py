@@ -291,10 +291,7 @@ class AuditClient:
             self._put_aside(unsettled, results)
             again = [record for record, result in zip(unsettled, results, strict=True) if result.status == "retry"]
             settled = [record for record in batch if not again or record.index < again[0].index]
-            if settled:
-                # Each of them is at the other side, or in rejected.jsonl: a crash before this sends them once more.
-                self._queue.acknowledge(settled[-1])
-            self._count(results)
+            self._settle(settled, results)
             if not again:
                 self._recovered()
                 return
@@ -333,9 +330,13 @@ class AuditClient:
         if self._on_rejected is not None:
             _call(self._on_rejected, event, reason)
 
-    def _count(self, results: Sequence[Result]) -> None:
+    def _settle(self, settled: list[Record], results: Sequence[Result]) -> None:
+        """Let go of what is settled and count it, in one step for those who wait."""
         counts = Counter(result.status for result in results)
         with self._progress:
+            if settled:
+                # Each of them is at the other side, or in rejected.jsonl: a crash before this sends them once more.
+                self._queue.acknowledge(settled[-1])
             self._stats = replace(
                 self._stats,
                 delivered=self._stats.delivered + counts["delivered"],

@@ -190,9 +190,9 @@ class AuditEvent:
 
 def require_identity(document: Mapping[str, Any]) -> None:
     """Check that the event says whose it is. Raises `AuditValidationError`."""
-    for name in ("tenant", "source"):
-        if name not in document:
-            raise AuditValidationError(name, "expected a value, got None: set it in the event or for the client")
+    if "tenant" not in document or "source" not in document:
+        name = "source" if "tenant" in document else "tenant"
+        raise AuditValidationError(name, "expected a value, got None: set it in the event or for the client")
 
 
 def _check(part: object, prefix: str, checks: Mapping[str, Callable[[str, Any], None]]) -> None:

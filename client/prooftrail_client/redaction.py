@@ -15,7 +15,6 @@ CREDENTIALS = frozenset(
     }
 )  # fmt: skip
 MASK = "[redacted]"
-_WITHIN = ("before", "after", "metadata")
 
 
 class Redaction:
@@ -37,7 +36,7 @@ class Redaction:
 
     def applied(self, document: dict[str, Any]) -> dict[str, Any]:
         """A copy of an event's document without what is to be redacted."""
-        document = document | {name: self._value(document[name]) for name in _WITHIN if name in document}
+        document = document | {name: self._value(document[name]) for name in strict_json.FREE if name in document}
         if "message" in document:
             document["message"] = self._text(document["message"])
         if "error" in document:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_DEPTH = 128  # levels, as the service has it
 INT64_MIN, UINT64_MAX = -(2**63), 2**64 - 1
 MOST_KNOWN_KEYS = 10_000
+FREE = ("before", "after", "metadata")  # the fields in which a producer may put any JSON
 _CONTAINERS = frozenset({dict, list, tuple})
 _SCALARS = frozenset({str, float, bool, type(None)})
 
@@ -46,7 +47,8 @@ class Encoder:
         Raises `AuditValidationError` with the place of what JSON, or the service, cannot hold.
         """
         try:
-            hidden = self._walk(document, 1)
+            # The other fields were checked when they were set.
+            hidden = self._walk([document[name] for name in FREE if name in document], 1)
             text = _encode(self._redacted(document) if hidden or self._patterns else document)
             if "\\u0000" not in text:  # NUL, or text that looks like its escape
                 return text.encode()
