@@ -21,7 +21,7 @@ from typing import Any, cast
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, Message, TopicPartition
 
 from local.pollers.function import Failed, Function, within_payload
-from local.pollers.running import for_ever, pauses, say
+from local.pollers.loop import for_ever, pauses, say
 
 GROUP = "prooftrail"
 Headers = list[tuple[str, bytes | None]]

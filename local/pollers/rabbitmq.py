@@ -22,7 +22,7 @@ from pika.exceptions import AMQPError
 from pika.spec import Basic, BasicProperties
 
 from local.pollers.function import Failed, Function, within_payload
-from local.pollers.running import for_ever, pauses, say
+from local.pollers.loop import for_ever, pauses, say
 
 ARN = "arn:aws:mq:us-east-1:000000000000:broker:local:b-00000000-0000-0000-0000-000000000000"
 Record = dict[str, Any]

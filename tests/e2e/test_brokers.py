@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import operator
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,6 +20,10 @@ from confluent_kafka import Producer
 from psycopg.conninfo import conninfo_to_dict
 
 from local import containers, pollers, processes
+from local.brokers.broker import Broker
+from local.brokers.rabbitmq import declare_queue
+from local.pollers.function import Failed
+from local.pollers.rabbitmq import Poller
 from local.postgres import Server
 from tests.e2e.conftest import System, eventually
 from tests.factories import native
@@ -46,14 +52,17 @@ class Queue:
         self._channel = connection.channel()
         self._channel.tx_select()
 
-    def send(self, bodies: list[bytes], **properties: Any) -> None:
+    def send(self, bodies: list[bytes], to: str = "", **properties: Any) -> None:
         for body in bodies:
-            self._channel.basic_publish("", self.name, body, pika.BasicProperties(delivery_mode=2, **properties))
+            self._channel.basic_publish("", to or self.name, body, pika.BasicProperties(delivery_mode=2, **properties))
         self._channel.tx_commit()
 
-    def left(self) -> int:
+    def left(self, name: str = "") -> int:
         """How many messages wait, those in the hands of the poller not counted."""
-        return int(self._channel.queue_declare(self.name, passive=True).method.message_count)
+        return int(self._channel.queue_declare(name or self.name, passive=True).method.message_count)
+
+    def delete(self, name: str) -> None:
+        self._channel.queue_delete(name)
 
 
 @pytest.fixture
@@ -204,6 +213,32 @@ def test_a_poller_that_was_killed_is_started_by_the_next_up_and_goes_on(system: 
     assert system.stack.up() == system.environment
     assert "kafka" in system.stack.status()["Pollers"]
     eventually(lambda: stored(system, "kafka-killed"), lambda ids: ids == [str(number) for number in range(20)])
+
+
+class Over(Exception):
+    """Ends a poller whose test has seen enough."""
+
+
+def test_messages_that_are_refused_come_again_in_their_order_and_say_so(system: System, queue: Queue) -> None:
+    """The poller alone, on a queue that no other reads, with a function that fails once."""
+    url, name = system.environment["RABBITMQ_URL"], f"refused-{uuid.uuid4()}"
+    batches: list[list[tuple[str, bool]]] = []
+
+    def invoke(event: Mapping[str, Any]) -> None:
+        if len(batches) == 3:
+            raise Over
+        messages = event["rmqMessagesByQueue"][f"{name}::/"]
+        batches.append([(base64.b64decode(one["data"]).decode(), one["redelivered"]) for one in messages])
+        if len(batches) == 1:
+            raise Failed("down")
+
+    declare_queue(Broker("RabbitMQ", url), name)
+    queue.send([b"0", b"1", b"2", b"3", b"4", b"5"], name)
+    with pytest.raises(Over):
+        Poller(url, name, invoke, batch_size=2, window=30).poll()
+    assert batches == [[("0", False), ("1", False)], [("0", True), ("1", True)], [("2", False), ("3", False)]]
+    assert queue.left(name) == 2  # what was not taken, and that only
+    queue.delete(name)
 
 
 def test_the_brokers_listen_to_this_machine_only(system: System, topic: Topic) -> None:
