@@ -21,6 +21,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -159,6 +160,8 @@ def _read(request: Request, holder: Holder, bodies: Sequence[bytes]) -> list[_It
     """What the bodies hold: one item each, or several where one is a container of its format."""
     headers = _headers(request, holder)
     key = request.idempotency_key()
+    if key is None:  # a retry comes at another time, and would contradict itself
+        headers[":time"] = datetime.now(UTC).isoformat()
     items: list[_Item] = []
     for number, body in enumerate(bodies):
         id = event_ids.new() if key is None else event_ids.derived(key, number)

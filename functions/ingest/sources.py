@@ -21,6 +21,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -79,6 +80,7 @@ class _Message(msgspec.Struct, rename="camel"):
     event_source: Literal["aws:sqs"]
     arn: str = msgspec.field(name="eventSourceARN")
     message_attributes: dict[str, _Attribute] = {}
+    attributes: dict[str, str] = {}
 
 
 class _SqsBatch(msgspec.Struct):
@@ -96,6 +98,7 @@ def _of_message(message: _Message) -> Delivery:
         _header(name): _text(value.string_value if value.binary_value is None else value.binary_value)
         for name, value in message.message_attributes.items()
     }
+    headers |= _sent(message.attributes.get("SentTimestamp", ""))
     origin = _former_name(queue, headers) or _name("sqs", queue, message.message_id)
     return Delivery(RawRecord(origin, message.body.encode("utf-8", "surrogatepass"), headers), message.message_id)
 
@@ -147,7 +150,7 @@ def _of_kafka(record: _KafkaRecord, cluster: str) -> Delivery:
     line = f"{record.topic}-{record.partition}"
     place = map(str, (record.partition, record.offset, record.timestamp))
     origin = _name("kafka", cluster, record.topic, *place)
-    raw = RawRecord(origin, record.value or b"", dict(_kafka_headers(record)))
+    raw = RawRecord(origin, record.value or b"", dict(_kafka_headers(record)) | _sent(str(record.timestamp)))
     return Delivery(raw, {"partition": line, "offset": record.offset}, line)
 
 
@@ -223,6 +226,13 @@ def _are_bytes(value: Any) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------------- every source
+def _sent(milliseconds: str) -> dict[str, str]:
+    """The header ``:time`` of a record whose source says when it was sent, in milliseconds since 1970."""
+    if not re.fullmatch(r"[0-9]{1,14}", milliseconds):
+        return {}
+    return {":time": (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(milliseconds))).isoformat()}
+
+
 _Envelope = TypeVar("_Envelope", bound=msgspec.Struct)
 
 

@@ -12,6 +12,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -704,3 +705,19 @@ def test_no_statement_looks_for_places_that_nobody_asks_for(
     monkeypatch.setattr(store.Store, "places", lambda *_: 1 / 0)
     event = native()
     assert ingesting(sqs(event)) == ingesting(sqs(event)) == []
+
+
+class TestEventsWithoutATime:
+    """Of the services that are replaced, whose database put the time."""
+
+    document = json.dumps({"functionality": "ward", "event_type": "opened", "company_id": "acme", "user": "dr-lee"})
+
+    def test_have_that_of_their_request(self, posting: Posting, database: LogDatabase) -> None:
+        before = datetime.now(UTC)
+        status, _ = posting("/events", self.document)
+        (time,) = database.admin.execute("SELECT time FROM prooftrail.event WHERE action = 'opened'").fetchone() or ()
+        assert (status, before <= time <= datetime.now(UTC)) == (201, True)
+
+    def test_need_one_where_a_retry_must_say_the_same(self, posting: Posting) -> None:
+        status, problem = posting("/events", self.document, headers={"Idempotency-Key": "k-1"})
+        assert (status, problem["errors"][0]["field"]) == (422, "time")

@@ -230,3 +230,10 @@ def test_what_no_broker_sends_is_refused_whole(event: Any) -> None:
 @pytest.mark.parametrize("event", [{"Records": []}, {"eventSource": "aws:rmq", "rmqMessagesByQueue": {}}, kafka()])
 def test_an_empty_batch_holds_nothing(event: dict[str, Any]) -> None:
     assert records(event) == []
+
+
+def test_when_a_record_was_sent_is_known_where_a_redelivery_says_the_same() -> None:
+    message = sqs_record("{}") | {"attributes": {"SentTimestamp": "1795163400250"}}
+    batches = [{"Records": [message]}, kafka(kafka_record({}, offset=0)), rabbitmq(rabbitmq_message({}))]
+    times = [delivery.record.headers.get(":time") for batch in batches for delivery in sources.of(batch).deliveries]
+    assert times == ["2026-11-20T08:30:00.250000+00:00", "2026-09-21T14:13:20+00:00", None]

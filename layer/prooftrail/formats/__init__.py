@@ -276,7 +276,7 @@ def _map(document: Any, record: RawRecord, defaults: Defaults) -> Event:
     if envelope is not None:
         document, origin = envelope["detail"], eventbridge.origin(envelope, origin)
     tenant = headers.get(TENANT_HEADER) or defaults.tenant
-    given = Given(origin, headers, tenant, headers.get(ZONE_HEADER) or defaults.zone)
+    given = Given(origin, headers, tenant, headers.get(ZONE_HEADER) or defaults.zone, headers.get(":time"))
     format = _format(document, headers, defaults, tenant)
     if envelope is not None and format is FORMATS["native"]:
         return eventbridge.to_event(envelope, given)

@@ -75,8 +75,10 @@ class Table(NamedTuple):
         return cls(tuple(lines), frozenset(line.outer for line in lines if line.inner))
 
 
-def to_event(document: dict[str, Any], table: Table, given: Given, source: str | None = None) -> Event:
-    """Map a document by a table; `source` stands in where no field names one.
+def to_event(
+    document: dict[str, Any], table: Table, given: Given, source: str | None = None, time: str | None = None
+) -> Event:
+    """Map a document by a table; `source` and `time` stand in where no field names one.
 
     Raises `InvalidRecord` or `msgspec.ValidationError` where a field that an event needs is missing or does not fit.
     """
@@ -84,6 +86,7 @@ def to_event(document: dict[str, Any], table: Table, given: Given, source: str |
     fields.setdefault("id", given.origin)
     fields.setdefault("tenant", given.tenant)
     fields.setdefault("source", source)
+    fields.setdefault("time", time)
     fields["metadata"] = merged(rest, fields.get("metadata")) or None
     return convert(present(fields))
 

@@ -44,9 +44,11 @@ class Given(msgspec.Struct, frozen=True):
     """What a format may use besides the document.
 
     `origin` stands in for an id, `tenant` for a tenant that is not named, `zone` for the zone of times that name none.
+    `time` is when the record was sent, where its source says so and says the same at a redelivery (RFC 3339).
     """
 
     origin: str
     headers: Mapping[str, str] = {}
     tenant: str | None = None
     zone: str | None = None
+    time: str | None = None

@@ -2,7 +2,8 @@
 
 Two vocabularies: functionality and event type of a store and a company (a service over HTTP, whose times are in the zone of
 its database), and service, user and resource (an event service with batches and JSON lines). Their events name no source
-or, over HTTP, carry no id and no time: the functionality stands in for the first, the record's own name and time for these.
+or, over HTTP, carry no id and no time: the functionality stands in for the first, the record's own name and when it was
+sent for these.
 """
 
 from __future__ import annotations
@@ -83,4 +84,5 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
     Raises `InvalidRecord` or `msgspec.ValidationError` where a field that an event needs is missing or does not fit.
     """
     functionality = document.get("functionality")
-    return plain.to_event(document, _TABLE, given, functionality if isinstance(functionality, str) else None)
+    source = functionality if isinstance(functionality, str) else None
+    return plain.to_event(document, _TABLE, given, source, given.time)
