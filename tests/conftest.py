@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,12 +141,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def kind_of(nodeid: str) -> str:
-    return nodeid.split("/")[1]
+    return nodeid.partition("/")[2].partition("/")[0]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name every kind of test with how it ended, and say loudly what could not run here, and why."""
-    outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     skipped: set[str] = set()
     brokers: set[str] = set()
     for outcome in ("passed", "failed", "error", "skipped"):

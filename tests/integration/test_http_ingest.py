@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import re
@@ -158,6 +159,7 @@ class TestOneEvent:
             (json.dumps(native(message="a\0b")).encode(), (422, "nul-character", "body")),
             (json.dumps(native(level="x" * 1_000_000)).encode(), (422, "invalid-field", "level")),
         ],
+        ids=itertools.count(),
     )
     def test_that_is_no_event_is_a_problem_that_says_why(
         self, database: LogDatabase, posting: Posting, body: bytes, answered: tuple[int, str, str]
