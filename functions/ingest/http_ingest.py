@@ -161,7 +161,7 @@ def _read(request: Request, holder: Holder, bodies: Sequence[bytes]) -> list[_It
     headers = _headers(request, holder)
     key = request.idempotency_key()
     if key is None:  # a retry comes at another time, and would contradict itself
-        headers[":time"] = datetime.now(UTC).isoformat()
+        headers[":received"] = datetime.now(UTC).isoformat()
     items: list[_Item] = []
     for number, body in enumerate(bodies):
         id = event_ids.new() if key is None else event_ids.derived(key, number)

@@ -723,3 +723,5 @@ class TestEventsWithoutATime:
     def test_need_one_where_a_retry_must_say_the_same(self, posting: Posting) -> None:
         status, problem = posting("/events", self.document, headers={"Idempotency-Key": "k-1"})
         assert (status, problem["errors"][0]["field"]) == (422, "time")
+        with_an_id = self.document.replace("{", '{"event_id": "e-1", ')
+        assert posting("/events", with_an_id)[0] == 422

@@ -117,6 +117,8 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
     """
     _check_version(document)
     attributes = {name: value for name, value in document.items() if name != "data" and value is not None}
+    if attributes.get("datacontenttype") == "application/json":
+        del attributes["datacontenttype"]  # the format's default; structured mode leaves it out, binary mode cannot
     fields, rest = plain.place(attributes, _TABLE, given)
     fields.setdefault("tenant", given.tenant)
     fields["metadata"] = rest

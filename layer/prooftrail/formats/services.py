@@ -85,4 +85,6 @@ def to_event(document: dict[str, Any], given: Given) -> Event:
     """
     functionality = document.get("functionality")
     source = functionality if isinstance(functionality, str) else None
-    return plain.to_event(document, _TABLE, given, source, given.time)
+    # When a request came is another time at each try: it is only for events that are others at each try, having no id.
+    received = None if document.keys() & {"event_id", "id"} else given.headers.get(":received")
+    return plain.to_event(document, _TABLE, given, source, given.time or received)
