@@ -65,7 +65,7 @@ def spellings(kind: type, value: Any) -> list[tuple[type, Any]]:
     if kind is float:
         found += [(float, value * 1000), (float, value / 10**6)]
     if kind is str:
-        found += [(str, value.lower())]
+        found += [(str, value.lower()), (str, f"{value}Z")]  # a time without a zone is in UTC
         found += [(int, int(value))] if value.isascii() and value.isdigit() else []
         found += [(int, 1)] if value == "eyJhIjoxfQ==" else []
     return found
