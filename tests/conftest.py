@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -30,8 +31,16 @@ SERVER_VARIABLE = "TEST_SERVER_URL"
 if "DATABASE_URL" in os.environ:
     os.environ[SERVER_VARIABLE] = os.environ["DATABASE_URL"]
 
-# Parallel workers read the latter two.
-KEPT = {"PROOFTRAIL_STATE_DIR", "PROOFTRAIL_TEST_DATA", "PROOFTRAIL_TEST_DOCUMENTS", "PROOFTRAIL_TEST_ROWS"}
+# The same examples each time, so that a run can be repeated; PROOFTRAIL_TEST_RANDOM=1 looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+if "PROOFTRAIL_TEST_RANDOM" not in os.environ:
+    hypothesis.settings.load_profile("repeatable")
+
+# Parallel workers read the latter ones.
+KEPT = {
+    "PROOFTRAIL_STATE_DIR", "PROOFTRAIL_TEST_DATA", "PROOFTRAIL_TEST_DOCUMENTS", "PROOFTRAIL_TEST_ROWS",
+    "PROOFTRAIL_TEST_RANDOM",
+}  # fmt: skip
 
 # Tests must not depend on what the developer's shell has set; functions read all of these.
 for name in list(os.environ):

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from prooftrail import formats
 from prooftrail.event import Target
-from prooftrail.formats import Defaults
+from prooftrail.formats import Defaults, RawRecord
 from tests.factories import native
+from tests.leaves import LATEST
 from tests.unit.formats.reading import ORIGIN, event_of
 from tests.unit.formats.samples import SAMPLES, Sample
 
@@ -38,6 +40,20 @@ def test_what_an_event_of_ours_lacks_the_envelope_says() -> None:
     event = event_of(envelope(bare), NOBODY)
     assert (event.id, event.tenant, event.source) == ("eventbridge:7bf7", "111122223333", "aws.s3")
     assert (event.time.hour, event.action, event.site, event.metadata) == (9, "patient.read", None, None)
+
+
+def test_an_event_without_a_time_has_the_same_one_however_often_the_envelope_is_delivered() -> None:
+    sold = envelope({"functionality": "stock", "event_type": "sold"})
+    first, again = (event_of(sold, headers={":time": f"2026-10-01T09:00:0{second}Z"}) for second in (3, 7))
+    assert first == again
+    assert first.time.isoformat() == "2026-10-01T09:00:00+00:00"
+
+
+def test_an_id_that_is_none_of_eventbridge_names_nothing() -> None:
+    entries = [{"resource": {"resourceType": "AuditEvent"}}] * 2
+    bundle = envelope({"resourceType": "Bundle", "entry": entries}, id="7" * 5000)
+    outcomes = formats.read(RawRecord(ORIGIN, msgspec.json.encode(bundle)), LATEST, NOBODY)
+    assert [outcome.record.origin for outcome in outcomes] == [f"{ORIGIN}:0", f"{ORIGIN}:1"]
 
 
 def test_a_tenant_that_is_named_goes_before_the_account() -> None:

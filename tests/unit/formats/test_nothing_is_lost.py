@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -63,7 +64,7 @@ def spellings(kind: type, value: Any) -> list[tuple[type, Any]]:
     if kind is int:
         found += [(str, str(value)), (float, float(value)), (float, value / 10**6)]
     if kind is float:
-        found += [(float, value * 1000), (float, value / 10**6)]
+        found += [(float, value * 1000), (float, float(Decimal(repr(value)).scaleb(-6)))]
     if kind is str:
         found += [(str, value.lower())]
         found += [(int, int(value))] if value.isascii() and value.isdigit() else []

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from prooftrail import formats
-from prooftrail.formats import FORMATS, Accepted, Defaults, RawRecord
+from prooftrail.formats import FORMATS, Accepted, Defaults, RawRecord, Rejected
 from tests.unit.formats.samples import SAMPLES, Sample
 
 STYLES = {"java", "go"}
@@ -41,3 +41,13 @@ def test_what_no_format_knows_is_read_as_its_tenants_default() -> None:
     (outcome,) = formats.read(record, LATEST, Defaults("acme", {"acme": "java"}))
     assert isinstance(outcome, Accepted)
     assert outcome.event.action == "read"
+
+
+def test_lists_in_lists_that_hold_more_than_can_be_events_are_one_rejected_record() -> None:
+    body = "{}"
+    for _ in range(3):  # each list is short enough for itself
+        body = json.dumps({"Records": ["HERE"] * formats.FEW_ELEMENTS}).replace('"HERE"', body)
+    record = RawRecord("sqs:q:m", body.encode())
+    (outcome,) = formats.read(record, LATEST)
+    assert isinstance(outcome, Rejected)
+    assert (outcome.reason, outcome.record) == ("unknown-shape", record)
