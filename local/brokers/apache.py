@@ -96,6 +96,8 @@ class ApacheKafka:
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
+            # The controller's sign of life, written and synced each time.
+            "metadata.max.idle.interval.ms": 10_000,
         }
         return "".join(f"{name}={value}\n" for name, value in values.items())
 

@@ -80,6 +80,8 @@ class Poller:
             "session.timeout.ms": 6_000,
             "max.poll.interval.ms": 86_400_000,
             "reconnect.backoff.max.ms": 1_000,
+            # A record is handed over at once all the same.
+            "fetch.wait.max.ms": 5_000,
         }
 
 
