@@ -42,7 +42,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_every_command_works_in_the_order_in_which_it_stands(checkout: Path) -> None:
     script = "set -euo pipefail\n" + "\n".join(block for block in BLOCKS if block != "make test\n")
     done = subprocess.run(
-        ["bash", "-c", script], cwd=checkout, env=_environment(checkout), capture_output=True, text=True, timeout=600
+        ["bash", "-c", script], cwd=checkout, env=_environment(checkout), capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for shown in (

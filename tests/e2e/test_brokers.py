@@ -163,6 +163,7 @@ def test_poison_in_a_topic_rests_with_its_key_and_headers_and_lets_its_neighbour
     eventually(lambda: stored(system, "kafka-poison"), lambda ids: ids == ["before", "after"])
     ((origin, _, headers),) = quarantined(system, poison)
     assert origin.startswith(f"kafka:self-managed:{topic.name}:0:")
+    assert headers.pop(":time").startswith("20")  # when it was sent
     assert headers == {"trace-id": "abc", "raw": "\\xfe\\0", ":key": "k-1"}
 
 
