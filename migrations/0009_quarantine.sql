@@ -59,6 +59,15 @@ CREATE POLICY writer ON prooftrail.quarantine TO prooftrail_ingest USING (true) 
 CREATE POLICY verifier ON prooftrail.quarantine FOR SELECT TO prooftrail_verify USING (true);
 GRANT SELECT ON prooftrail.quarantine TO prooftrail_query;
 
+-- Which of these origins have a record of other bytes than these (by their SHA-256): a producer named two messages alike. What
+-- was cleared cannot be told apart any more. The ingest role may ask this, and not read what is in quarantine.
+CREATE FUNCTION prooftrail.unlike_in_quarantine(origins text[], digests bytea[]) RETURNS TABLE (origin text, digest bytea)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = prooftrail, pg_temp AS $$
+    SELECT given.* FROM quarantine JOIN unnest(origins, digests) AS given (origin, digest) USING (origin)
+    WHERE cleared_at IS NULL AND sha256(raw) <> given.digest ORDER BY given.*
+$$;
+GRANT EXECUTE ON FUNCTION prooftrail.unlike_in_quarantine(text[], bytea[]) TO prooftrail_ingest;
+
 -- The three ways on, for the administrator at the command line; no function's role may call them. Each raises 55000 where the
 -- record is not waiting (any more).
 

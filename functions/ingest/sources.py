@@ -98,16 +98,22 @@ def _of_message(message: _Message) -> Delivery:
         _header(name): _text(value.string_value if value.binary_value is None else value.binary_value)
         for name, value in message.message_attributes.items()
     }
-    headers |= _sent(message.attributes.get("SentTimestamp", ""))
-    origin = _former_name(queue, headers) or _name("sqs", queue, message.message_id)
+    former, sent = _former(queue, headers)
+    headers |= _sent(sent or message.attributes.get("SentTimestamp", ""))
+    origin = former or _name("sqs", queue, message.message_id)
     return Delivery(RawRecord(origin, message.body.encode("utf-8", "surrogatepass"), headers), message.message_id)
 
 
-def _former_name(queue: str, headers: dict[str, str]) -> str | None:
-    """The name that a dead letter had before `prooftrail redrive` sent it back; a producer cannot take another source's."""
-    if re.fullmatch(rf"sqs:{re.escape(queue)}:[0-9a-f-]{{36}}", headers.get(ORIGIN, "")):
-        return headers.pop(ORIGIN)
-    return None
+def _former(queue: str, headers: dict[str, str]) -> tuple[str | None, str | None]:
+    """The name that a dead letter had before `prooftrail redrive` sent it back, and when it was sent first.
+
+    A producer cannot take another source's name.
+    """
+    found = re.fullmatch(rf"(sqs:{re.escape(queue)}:[0-9a-f-]{{36}})(?::([0-9]{{1,14}}))?", headers.get(ORIGIN, ""))
+    if found is None:
+        return None, None
+    del headers[ORIGIN]
+    return found[1], found[2]
 
 
 # ---------------------------------------------------------------------------------------------------------------- Kafka

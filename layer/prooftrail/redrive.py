@@ -2,7 +2,8 @@
 
 SQS moves a message to the dead-letter queue with its id, but StartMessageMoveTask gives it another one on its way back
 (Amazon SQS Developer Guide, "Configuring a dead-letter queue redrive"). An event without an id of its own is called like
-its message, so it would come back as another event. This way a message attribute carries the name along.
+its message, so it would come back as another event; one without a time has that of its message, and would contradict
+itself. This way a message attribute carries both along.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def _received(sqs: Any, dead_letters: str) -> list[dict[str, Any]]:
             QueueUrl=dead_letters,
             MaxNumberOfMessages=AT_ONCE,
             VisibilityTimeout=VISIBILITY_SECONDS,
+            AttributeNames=["SentTimestamp"],
             WaitTimeSeconds=1,  # asks all servers of SQS, so that none is overlooked
             MessageAttributeNames=["All"],
         )
@@ -61,7 +63,10 @@ def _received(sqs: Any, dead_letters: str) -> list[dict[str, Any]]:
 def _send_back(sqs: Any, dead_letters: str, queue: str, message: dict[str, Any]) -> Left | None:
     queue_name = queue.rpartition("/")[2]
     known = {code: NotTaken("SQS refused it") for code in _OF_MESSAGE}
-    name = {"DataType": "String", "StringValue": f"sqs:{queue_name}:{message['MessageId']}"}
+    name = {
+        "DataType": "String",
+        "StringValue": f"sqs:{queue_name}:{message['MessageId']}:{message['Attributes']['SentTimestamp']}",
+    }
     attributes = {ORIGIN: name} | message.get("MessageAttributes", {})  # of one that was redriven before, the first name
     try:
         with aws.faults(f"{queue}: send a message", known):

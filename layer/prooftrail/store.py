@@ -253,10 +253,21 @@ class Store:
         return {(tenant, id, source): digest for tenant, id, source, digest in rows}
 
     def _quarantine(self, rejected: Sequence[Rejected]) -> list[Event]:
-        """Put records away and return the decisions to do so, as events; a redelivered record is there already."""
+        """Put records away and return the decisions to do so, as events; a redelivered record is there already.
+
+        One of other bytes under the same name, which some sources let producers choose, is put beside it.
+        """
         if not rejected:
             return []
         by_origin = {item.record.origin: item for item in sorted(rejected, key=lambda item: item.record.origin)}
+        kept = self._put_away(by_origin)
+        others = {item.record.origin: item for item in map(_renamed, self._unlike(rejected))}
+        return list(map(_decision, kept + self._put_away(others)))
+
+    def _put_away(self, by_origin: Mapping[str, Rejected]) -> list[Rejected]:
+        """Insert the records whose origin is not there yet; returns these."""
+        if not by_origin:
+            return []
         rows = self._connection.execute(
             """
             INSERT INTO prooftrail.quarantine (origin, reason, detail, raw, headers)
@@ -272,7 +283,17 @@ class Store:
                 [_headers(item.record).decode() for item in by_origin.values()],
             ],
         )
-        return [_decision(by_origin[origin]) for (origin,) in rows]
+        return [by_origin[origin] for (origin,) in rows]
+
+    def _unlike(self, rejected: Sequence[Rejected]) -> list[Rejected]:
+        """Those in whose places other bytes are in quarantine."""
+        named = {(item.record.origin, hashlib.sha256(item.record.body).digest()): item for item in rejected}
+        origins, digests = zip(*sorted(named), strict=True)
+        rows = self._connection.execute(
+            "SELECT origin, digest FROM prooftrail.unlike_in_quarantine(%s::text[], %b::bytea[])",
+            [list(origins), list(digests)],
+        )
+        return [named[origin, digest] for origin, digest in rows]
 
     def _enter(self, items: Sequence[_New]) -> dict[_Key, int]:
         """Give the events their places: copied as batches, one per tenant, then the batches put into the tenants' logs."""
@@ -451,6 +472,12 @@ def _receipt(first: bool, conflict: Rejected | None, index: int | None) -> Recei
     if conflict is not None:
         return Receipt("quarantined", refusal=conflict)
     return Receipt("stored" if first and index is not None else "duplicate", index)
+
+
+def _renamed(item: Rejected) -> Rejected:
+    """The record under its name and the digest of its bytes."""
+    origin = f"{item.record.origin}:sha256-{hashlib.sha256(item.record.body).hexdigest()}"
+    return msgspec.structs.replace(item, record=msgspec.structs.replace(item.record, origin=origin))
 
 
 def _decision(item: Rejected) -> Event:

@@ -405,3 +405,23 @@ def test_every_naughty_string_is_put_away_as_a_body_and_comes_back_true_inside_a
     ).fetchall()
     assert rows == [(event["id"], text, text) for event, text in zip(events, strings, strict=True)]
     assert untraced(database, batch) == len(events)
+
+
+def test_messages_of_one_message_id_are_all_kept_and_a_redelivery_of_them_changes_nothing(
+    database: LogDatabase, ingesting: Ingesting
+) -> None:
+    event = native(id=None)
+    bodies = [event, *(f"{{broken {number}" for number in range(3)), event | {"site": "a"}, event | {"site": "b"}]
+    batches = [rabbitmq(rabbitmq_message(body, messageId="m-1")) for body in bodies]
+    batches.append(rabbitmq(*(rabbitmq_message(body, messageId="m-1") for body in bodies)))
+    for batch in batches * 2:
+        ingesting(batch)
+    assert stored(database) == ["rabbitmq:/:events:m-1"]
+    assert sorted(body for _, body in quarantined(database)) == sorted(text_of(body).encode() for body in bodies[1:])
+
+
+def test_an_envelope_with_an_endless_id_is_kept_and_holds_up_nobody(database: LogDatabase, ingesting: Ingesting) -> None:
+    bundle = {"resourceType": "Bundle", "entry": [{"resource": {"resourceType": "AuditEvent"}}] * 2}
+    id = "".join(random.Random(1).choices("0123456789abcdef", k=20_000))  # compressed, too, it fits into no index
+    assert ingesting(sqs(native(id="e-1"), eventbridge(bundle, id=id)), seconds=7) == []
+    assert (stored(database), database.count("quarantine")) == (["e-1"], 2)

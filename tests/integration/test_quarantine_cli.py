@@ -179,7 +179,11 @@ class Queues:
     def received(self, url: str) -> list[Any]:
         found: list[Any] = []
         while messages := self.client.receive_message(
-            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], VisibilityTimeout=60
+            QueueUrl=url,
+            MaxNumberOfMessages=10,
+            AttributeNames=["All"],
+            MessageAttributeNames=["All"],
+            VisibilityTimeout=60,
         ).get("Messages"):
             found += messages
         return found
@@ -190,6 +194,7 @@ class Queues:
         batch = sqs(*(message["Body"] for message in messages))
         for record, message in zip(batch["Records"], messages, strict=True):
             record["messageId"] = message["MessageId"]
+            record["attributes"] = message["Attributes"]
             record["messageAttributes"] = {
                 name: {"dataType": value["DataType"], "stringValue": value["StringValue"]}
                 for name, value in message.get("MessageAttributes", {}).items()
@@ -238,6 +243,24 @@ def test_redriven_twice_it_still_has_its_first_name_and_what_was_ingested_before
     assert redrive().stdout == "1 dead letters were sent back, 0 stay\n"
     ingesting(queues.as_delivered())
     assert database.count("event") == 1
+
+
+def test_a_redriven_event_without_a_time_keeps_the_one_of_its_first_message(
+    database: LogDatabase, ingesting: Ingesting, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = {"event_id": "e-1", "functionality": "stock", "event_type": "sold", "company_id": "acme"}
+    first = sqs(event)
+    first["Records"][0]["messageId"] = queues.dead_letter(event)
+    sent = queues.client.receive_message(QueueUrl=queues.dead, AttributeNames=["All"], VisibilityTimeout=0)
+    first["Records"][0]["attributes"] = sent["Messages"][0]["Attributes"]
+    ingesting(first)  # it was stored, but the acknowledgement was lost every time
+    later = datetime.now(UTC) + timedelta(hours=1)
+    monkeypatch.setattr("moto.sqs.models.unix_time_millis", lambda *_: later.timestamp() * 1000)
+    redrive()
+    batch = queues.as_delivered()
+    assert batch["Records"][0]["attributes"]["SentTimestamp"] != sent["Messages"][0]["Attributes"]["SentTimestamp"]
+    assert ingesting(batch) == []
+    assert (database.count("event"), database.count("quarantine")) == (1, 0)
 
 
 def test_what_sqs_does_not_take_back_stays_and_is_named(

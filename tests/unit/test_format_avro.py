@@ -128,6 +128,13 @@ def test_a_schema_that_nobody_knows_is_refused_and_not_asked_for_again_at_once(r
     assert registry.asked == ["/schemas/ids/1"]
 
 
+def test_an_id_that_no_registry_can_have_is_refused_and_not_asked_for(registry: Registry) -> None:
+    registry.fault = 404  # what registries answer whose numbers are 32-bit integers: that there is no such path
+    for id in (2**31, 2**32 - 1):
+        assert refusal_of(struct.pack(">BI", 0, id))[0] == "unknown-schema"
+    assert registry.asked == []
+
+
 def test_a_schema_that_is_registered_later_is_found_later() -> None:
     now = [0.0]
     with running() as registry:

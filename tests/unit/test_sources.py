@@ -78,12 +78,17 @@ class TestSqs:
         assert found == record({"Records": [copy.deepcopy(message)]})
 
 
+SENT = "2026-09-21T14:13:20"  # of the factory's record with offset 0
+
+
 class TestKafka:
     @pytest.mark.parametrize(("self_managed", "cluster"), [(False, "audit"), (True, "self-managed")])
     def test_a_record_is_called_by_its_place(self, cluster: str, *, self_managed: bool) -> None:
         sent = kafka_record(b"\x00\xff", offset=7, partition=3, topic="t", key="k")
         event = kafka(sent, self_managed=self_managed)
-        found = RawRecord(f"kafka:{cluster}:t:3:7:1790000000007", b"\x00\xff", {":key": "k"})
+        found = RawRecord(
+            f"kafka:{cluster}:t:3:7:1790000000007", b"\x00\xff", {":key": "k", ":time": f"{SENT}.007000+00:00"}
+        )
         assert sources.of(event) == sources.Batch(
             "kafka", [sources.Delivery(found, {"partition": "t-3", "offset": 7}, "t-3")], tombstones=0
         )
@@ -112,7 +117,9 @@ class TestKafka:
         sent = kafka_record("x", 0) | {
             "headers": [{"Name": [97]}, {"signed": [-61, -100]}, {"name": [98]}, {"none": None}, {"odd": [255, 0]}]
         }
-        assert record(kafka(sent)).headers == {"name": "b", "signed": "Ü", "none": "", "odd": "\\xff\\0"}
+        assert record(kafka(sent)).headers == {
+            "name": "b", "signed": "Ü", "none": "", "odd": "\\xff\\0", ":time": f"{SENT}+00:00",
+        }  # fmt: skip
 
     def test_what_the_mapping_decoded_says_what_it_was(self) -> None:
         sent = kafka_record(native(), 0) | {
@@ -120,7 +127,7 @@ class TestKafka:
             "valueSchemaMetadata": {"schemaId": "18", "dataFormat": "AVRO"},
         }
         found = record(kafka(sent))
-        assert found.headers == {":schema-id": "18", ":schema-format": "AVRO"}
+        assert found.headers == {":schema-id": "18", ":schema-format": "AVRO", ":time": f"{SENT}+00:00"}
         assert json.loads(found.body)["tenant"] == "acme"
 
     @given(TOPICS, OFFSETS, st.binary(), st.dictionaries(st.text(), BYTES, max_size=3))

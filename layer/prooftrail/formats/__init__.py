@@ -7,6 +7,7 @@ them is accepted or rejected on its own.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -119,7 +120,7 @@ def read(record: RawRecord, latest: datetime, defaults: Defaults = NO_DEFAULTS) 
     `latest` is the furthest time an event may carry: a wrong clock must not make partitions for far years. Raises
     `RetryableError` where what is needed to read the record cannot be had at the moment.
     """
-    return _read_avro(record, latest, defaults) if avro.recognises(record.body) else _read(record, latest, defaults)
+    return _read_avro(record, latest, defaults) if avro.recognises(record.body) else _bounded(record, latest, defaults)
 
 
 def _read_avro(record: RawRecord, latest: datetime, defaults: Defaults) -> Iterator[Accepted | Rejected]:
@@ -130,9 +131,24 @@ def _read_avro(record: RawRecord, latest: datetime, defaults: Defaults) -> Itera
         yield Rejected(record, error.reason, error.detail, error.fields)
         return
     headers = {**record.headers, "content-type": "application/json"}
-    for outcome in _read(RawRecord(record.origin, body, headers), latest, defaults):
+    for outcome in _bounded(RawRecord(record.origin, body, headers), latest, defaults):
         is_element = outcome.record.origin != record.origin
         yield outcome if is_element else msgspec.structs.replace(outcome, record=record)
+
+
+def _bounded(record: RawRecord, latest: datetime, defaults: Defaults) -> Iterator[Accepted | Rejected]:
+    """Read a record that may hold lists in lists: each may be small, and all of them together too many."""
+    outcomes = list(itertools.islice(_read(record, latest, defaults), MOST_ELEMENTS + 1))
+    if _plausible(len(outcomes), len(record.body)):
+        yield from outcomes
+    else:
+        yield _no_list(record)
+
+
+def _no_list(record: RawRecord) -> Rejected:
+    return Rejected(
+        record, "unknown-shape", f"expected 1 to {MOST_ELEMENTS} events, got none, or too many or too large ones"
+    )
 
 
 def _read(record: RawRecord, latest: datetime, defaults: Defaults) -> Iterator[Accepted | Rejected]:
@@ -159,9 +175,7 @@ def _read(record: RawRecord, latest: datetime, defaults: Defaults) -> Iterator[A
     for number, element in enumerate(elements):
         yield from _read(RawRecord(f"{record.origin}:{number}", element, record.headers), latest, defaults)
     if not elements:
-        yield Rejected(
-            record, "unknown-shape", f"expected 1 to {MOST_ELEMENTS} events, got none, or too many or too large ones"
-        )
+        yield _no_list(record)
 
 
 def _is_container(document: Any, size: int) -> bool:
@@ -271,12 +285,13 @@ def _event(document: Any, record: RawRecord, latest: datetime, defaults: Default
 def _map(document: Any, record: RawRecord, defaults: Defaults) -> Event:
     if not isinstance(document, dict):
         raise InvalidRecord("unknown-shape", f"expected a JSON object, got {_kind(document)}")
-    origin, headers = record.origin, record.headers
+    origin, headers, time = record.origin, record.headers, record.headers.get(":time")
     envelope = document if eventbridge.recognises(document) else None
     if envelope is not None:
         document, origin = envelope["detail"], eventbridge.origin(envelope, origin)
+        time = eventbridge.time(envelope) or time
     tenant = headers.get(TENANT_HEADER) or defaults.tenant
-    given = Given(origin, headers, tenant, headers.get(ZONE_HEADER) or defaults.zone, headers.get(":time"))
+    given = Given(origin, headers, tenant, headers.get(ZONE_HEADER) or defaults.zone, time)
     format = _format(document, headers, defaults, tenant)
     if envelope is not None and format is FORMATS["native"]:
         return eventbridge.to_event(envelope, given)

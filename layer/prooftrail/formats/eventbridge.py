@@ -22,6 +22,8 @@ from prooftrail.formats.records import Given
 
 _ENVELOPE = {"detail-type", "detail", "source", "account"}
 
+LONGEST_ID = 128  # characters; EventBridge's own are UUIDs, and an envelope that somebody made up may have any
+
 # Theirs -> ours, where detail is no event.
 _FIELDS = {"time": "time", "source": "source", "detail-type": "action", "region": "site"}
 
@@ -46,7 +48,13 @@ def origin(envelope: Mapping[str, Any], origin: str) -> str:
     A rule delivers at least once, each time as another message of the queue, and the envelope's id stays the same.
     """
     identity = envelope.get("id")
-    return f"eventbridge:{identity}" if isinstance(identity, str) else origin
+    return f"eventbridge:{identity}" if isinstance(identity, str) and len(identity) <= LONGEST_ID else origin
+
+
+def time(envelope: Mapping[str, Any]) -> str | None:
+    """When the event was put on the bus, which is the same however often a rule delivers it."""
+    found = envelope.get("time")
+    return found if isinstance(found, str) else None
 
 
 def to_event(envelope: dict[str, Any], given: Given) -> Event:

@@ -28,6 +28,7 @@ UNKNOWN_SECONDS = 30.0  # for which an id that is unknown is not asked for again
 PAUSE_SECONDS = 1.0  # for which a registry that failed is not asked again
 LONGEST_ANSWER = 10_000_000  # bytes
 MOST_UNKNOWN = 10_000  # ids remembered, which anybody may make up
+LARGEST_ID = 2**31 - 1  # a registry answers to more as to a URL that it does not have, and for good
 MOST_REFERENCES = 100  # schemas that one may be made of
 
 _NOT_FOUND = (40401, 40402, 40403)  # the registry's own codes: no such subject, version, schema
@@ -76,6 +77,8 @@ class SchemaRegistry:
         Raises `InvalidRecord` (``unknown-schema``) where the registry knows none, `SchemaRegistryUnavailable` where it
         does not say.
         """
+        if id > LARGEST_ID:
+            raise _unknown(id)
         if id not in self._known:
             if self._clock() < self._unknown.get(id, 0.0):
                 raise _unknown(id)
