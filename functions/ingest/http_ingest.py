@@ -196,7 +196,7 @@ def _read_one(number: int, record: RawRecord, holder: Holder) -> Iterator[_Item]
 
 def _as_evidence(record: RawRecord) -> RawRecord:
     """The record under the name that it would have in quarantine: the same sent again, whenever, is there already."""
-    headers = sorted(item for item in record.headers.items() if item[0] != ":time")
+    headers = sorted(item for item in record.headers.items() if item[0] != ":received")
     content = json.dumps(headers).encode() + record.body
     return msgspec.structs.replace(record, origin=f"http:{hashlib.sha256(content).hexdigest()}")
 

@@ -133,7 +133,7 @@ class TestOneEvent:
             assert problem["errors"][0]["field"] == "id"
         ((reason, raw, headers),) = quarantined(database)
         assert (reason, raw) == ("conflict", other.encode())
-        assert headers.keys() == {"content-type", ":time"}  # and no key
+        assert headers.keys() == {"content-type", ":received"}  # and no key
 
     def test_that_cannot_be_one_is_told_field_by_field_and_not_quarantined(
         self, database: LogDatabase, posting: Posting
