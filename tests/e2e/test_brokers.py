@@ -164,7 +164,7 @@ def test_poison_in_a_topic_rests_with_its_key_and_headers_and_lets_its_neighbour
     ((origin, _, headers),) = quarantined(system, poison)
     assert origin.startswith(f"kafka:self-managed:{topic.name}:0:")
     assert headers.pop(":time").startswith("20")  # when it was sent
-    assert headers == {"trace-id": "abc", "raw": "\\xfe\\0", ":key": "k-1"}
+    assert headers.items() >= {"trace-id": "abc", "raw": "\\xfe\\0", ":key": "k-1"}.items()
 
 
 def test_poison_in_a_queue_rests_after_few_deliveries(system: System, queue: Queue) -> None:
