@@ -165,7 +165,7 @@ def test_a_thousand_records_take_a_handful_of_statements_and_one_transaction(
         trace.seek(0)
         sent = [line.split(b"\t")[2:] for line in trace.read().splitlines() if line.startswith(b"F\t")]
     statements = [line for line in sent if line[0] in {b"Query", b"Parse"}]
-    assert len(statements) <= 11, statements
+    assert len(statements) <= 12, statements  # two of them for the quarantine, and only where something goes there
     assert sum(b"BEGIN" in line[-1] for line in statements) == 1
     assert sum(b"COMMIT" in line[-1] for line in statements) == 1
     assert database.count("event") == 991

@@ -163,6 +163,6 @@ def test_an_id_that_derives_from_a_key_is_what_it_was_when_the_key_was_first_use
 
 def test_an_event_that_http_refuses_has_one_name_for_the_same_bytes_and_headers() -> None:
     one, other = RawRecord("a", b"{}", {"ce-id": "1"}), RawRecord("b", b"{}", {"ce-id": "2"})
-    again = RawRecord("c", b"{}", {"ce-id": "1", ":time": "2026-10-01T12:00:00+00:00"})
+    again = RawRecord("c", b"{}", {"ce-id": "1", ":received": "2026-10-01T12:00:00+00:00"})
     names = [http_ingest._as_evidence(record).origin for record in (one, other, again)]
     assert (names[0] == names[2], names[0] == names[1]) == (True, False)
