@@ -160,22 +160,22 @@ class AuditEvent:
         # Only what is new is checked, and the many assignments of a frozen dataclass are made at once: this is the hot
         # path.
         event = object.__new__(type(self))
-        event.__dict__.update(self.__dict__)
         for name, value in fields.items():
             if value is None and name in _REQUIRED:
                 raise AuditValidationError(name, "expected a value, got None")
             if value is not None:
                 _EVENT[name](name, value)
-        event.__dict__.update(fields)
+        given = self.__dict__ | fields
+        event.__dict__.update(_given(given) if None in fields.values() else given)
         return event
 
     def document(self) -> dict[str, Any]:
         """The event in the service's native format, without what is absent; before, after and metadata as given."""
-        document = {name: value for name, value in self.__dict__.items() if value is not None}
+        document = self.__dict__.copy()
         document["time"] = (self.time if self.time.tzinfo is UTC else self.time.astimezone(UTC)).isoformat()
         for part in ("actor", "target", "error"):
             if part in document:
-                document[part] = {name: value for name, value in document[part].__dict__.items() if value is not None}
+                document[part] = document[part].__dict__.copy()
         return document
 
     def to_json(self) -> bytes:
@@ -196,9 +196,15 @@ def require_identity(document: Mapping[str, Any]) -> None:
 
 
 def _check(part: object, prefix: str, checks: Mapping[str, Callable[[str, Any], None]]) -> None:
-    for name, value in part.__dict__.items():
-        if value is not None:
-            checks[name](prefix + name, value)
+    """Check what is given, and let the class's None stand for what is not, so that writing the event need not look at it."""
+    given = _given(part.__dict__)
+    for name, value in given.items():
+        checks[name](prefix + name, value)
+    object.__setattr__(part, "__dict__", given)
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _text(longest: int | None = None, shortest: int = 0) -> Callable[[str, Any], None]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prooftrail_client.errors import AuditStorageError
 
@@ -16,8 +15,7 @@ class QueueFull(AuditStorageError):
     """The queue has as much as it may hold, and the transport takes nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One event that waits: `index` counts from the queue's first event on, and `end` is where its bytes end."""
 
     index: int

@@ -36,6 +36,9 @@ _FRAME = struct.Struct("<II")  # length of the payload, CRC
 _SEED = struct.Struct("<QI")  # index, length of the payload
 _HEAD = 2**63  # stands for the index in a head's CRC
 _LONGEST = 64 * 1024 * 1024  # bytes of a payload: a length beyond is none
+_READ_BYTES = (
+    256 * 1024
+)  # at once: each system call lets go of the interpreter, and waits for those that log to have it back
 _SEGMENT_NAME = re.compile(r"(\d{20})\.segment")
 
 _log = logging.getLogger("prooftrail_client")
@@ -107,7 +110,7 @@ class Spool:
         self._syncing = threading.Lock()  # one fsync at a time; taken before _lock, never after
         self._numbers: dict[Key, int] = {}  # that come next; a key that is not here begins at 1
         self._segments: list[_Segment] = []
-        self._file = self._lock_file = -1
+        self._file = self._lock_file = self._acknowledged_file = -1
         self._size = 0  # of the last segment, in bytes
         self._ragged = False  # bytes of a failed write may stand behind that
         self._next = 0  # the index of the next event
@@ -118,6 +121,7 @@ class Spool:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock_file = _lock_directory(directory)
+            self._acknowledged_file = os.open(directory / "acknowledged", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._recover()
         except OSError as error:
             raise AuditStorageError(f"spool {directory}: {error}") from error
@@ -166,7 +170,7 @@ class Spool:
             place = self._place
         # A crash before this write sends the events once more, which their ids make harmless; so does its loss with the
         # power.
-        _write_acknowledged(self._directory, place.index)
+        self._write_acknowledged(place.index)
 
     def span(self) -> tuple[int, int]:
         """See `Queue`."""
@@ -187,7 +191,8 @@ class Spool:
 
     def abandon(self) -> None:
         """Close the files: a forked process, whose parent goes on to use the spool, may do nothing else."""
-        files, self._file, self._lock_file = (self._file, self._lock_file), -1, -1
+        files = self._file, self._lock_file, self._acknowledged_file
+        self._file = self._lock_file = self._acknowledged_file = -1
         for file in files:
             os.close(file)
 
@@ -252,7 +257,7 @@ class Spool:
         """The records from a place to an index in its segment, as far as they are sound."""
         records: list[Record] = []
         index, offset = place.index, place.offset
-        with place.segment.path.open("rb") as file:
+        with place.segment.path.open("rb", _READ_BYTES) as file:
             file.seek(offset)
             while index < end and (payload := read_frame(file, index)) is not None:
                 most_bytes -= len(payload)
@@ -284,6 +289,19 @@ class Spool:
         self._waiting_bytes -= place.offset - self._place.offset
         self._place = place
 
+    def _read_acknowledged(self) -> int:
+        """The index of the first event that is not acknowledged; 0 where nothing sound says so: all is sent again then."""
+        index, _, crc = os.pread(self._acknowledged_file, 100, 0).partition(b" ")
+        return int(index) if crc == b"%08x" % crc32(index) and index.isdigit() else 0
+
+    def _write_acknowledged(self, index: int) -> None:
+        """Write over what stood there, which is as long: half of it, after a loss of power, has not the CRC."""
+        text = b"%020d" % index
+        try:
+            os.pwrite(self._acknowledged_file, b"%b %08x" % (text, crc32(text)), 0)
+        except OSError as error:
+            _log.warning("spool %s: %s: what was sent will be sent again after a restart", self._directory, error)
+
     def _remove_acknowledged(self) -> None:
         """Remove the segments of which every event is acknowledged, but never the last: it has the numbers."""
         while len(self._segments) > 1 and self._segments[1].first <= self._place.index:
@@ -302,7 +320,7 @@ class Spool:
         else:
             segment, self._file, self._size = _create(self._directory, 0, {})
             self._segments = [segment]
-        self._seek(_read_acknowledged(self._directory))
+        self._seek(self._read_acknowledged())
 
     def _continue(self, segment: _Segment) -> None:
         """Find the last segment's end and the numbers that come next; cut off what a crash left half written."""
@@ -335,7 +353,7 @@ class Spool:
         """Find the place of the first event that is not acknowledged."""
         index = min(max(acknowledged, self._segments[0].first), self._next)
         if index < acknowledged:  # a disk lost events that were sent: what comes in their places is not acknowledged
-            _write_acknowledged(self._directory, index)
+            self._write_acknowledged(index)
         here = max(number for number, segment in enumerate(self._segments) if segment.first <= index)
         place = _begin(self._segments[here])
         with place.segment.path.open("rb") as file:
@@ -413,23 +431,3 @@ def _keep(path: Path, offset: int, suffix: str) -> int:
         with path.with_suffix(suffix).open("ab") as kept:
             kept.write(rest)
     return len(rest)
-
-
-def _read_acknowledged(directory: Path) -> int:
-    """The index of the first event that is not acknowledged; 0 where nothing sound says so, for then all is sent again."""
-    try:
-        text = (directory / "acknowledged").read_bytes()
-    except FileNotFoundError:
-        return 0
-    index, _, crc = text.partition(b" ")
-    return int(index) if crc == b"%08x" % crc32(index) and index.isdigit() else 0
-
-
-def _write_acknowledged(directory: Path, index: int) -> None:
-    text = b"%d" % index
-    new = directory / "acknowledged.new"
-    try:
-        new.write_bytes(b"%b %08x" % (text, crc32(text)))
-        new.rename(directory / "acknowledged")
-    except OSError as error:
-        _log.warning("spool %s: %s: what was sent will be sent again after a restart", directory, error)
