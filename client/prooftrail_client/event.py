@@ -196,7 +196,7 @@ def require_identity(document: Mapping[str, Any]) -> None:
 
 
 def _check(part: object, prefix: str, checks: Mapping[str, Callable[[str, Any], None]]) -> None:
-    """Check what is given, and let the class's None stand for what is not, so that writing the event need not look at it."""
+    """Check what is given; the class's None stands for what is not, so that writing the event need not look at it."""
     given = _given(part.__dict__)
     for name, value in given.items():
         checks[name](prefix + name, value)
