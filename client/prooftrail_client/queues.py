@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from prooftrail_client.errors import AuditStorageError
 
@@ -15,7 +16,8 @@ class QueueFull(AuditStorageError):
     """The queue has as much as it may hold, and the transport takes nothing."""
 
 
-class Record(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Record:
     """One event that waits: `index` counts from the queue's first event on, and `end` is where its bytes end."""
 
     index: int
