@@ -131,7 +131,7 @@ class Examiner:
                 name = sql.Identifier("event", column)
                 conditions.append(same.format(sql.Literal(suspect.row[_TENANT]), name, sql.Literal(value)))
         for condition in conditions:
-            for other in scan.stored(self._connection, month, condition, _ALIKE):
+            for other in scan.stored(self._connection, month, condition, limit=_ALIKE):
                 if _place(other) != _place(suspect.row):
                     yield other
 

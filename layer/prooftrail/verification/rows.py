@@ -57,11 +57,15 @@ class Unreadable(PermanentError):
     """A column holds what no event can have held; the message says which and what."""
 
 
-def query(month: date, condition: sql.Composable, limit: int | None = None) -> sql.Composed:
+def query(
+    month: date, condition: sql.Composable, key_times: tuple[str, str] | None = None, limit: int | None = None
+) -> sql.Composed:
     """The rows of a month, with what is known of their keys; `event` is the partition's name in the condition.
 
-    Of a row whose key is of another month it is not known that there is one: then it seems to have none.
+    Of a row whose key is of another month, or not in the span of `key_times`, it is not known that there is one: then it
+    seems to have none.
     """
+    within_span = sql.SQL("true") if key_times is None else _between(sql.SQL("key.time"), *key_times)
     return sql.SQL(
         """
         SELECT {columns},
@@ -70,7 +74,7 @@ def query(month: date, condition: sql.Composable, limit: int | None = None) -> s
         FROM {partition} AS event
         LEFT JOIN prooftrail.event_key AS key
             ON key.tenant = event.tenant AND key.id = event.id AND key.source = event.source
-            AND {key_month}
+            AND {key_month} AND {within_span}
         WHERE {condition} LIMIT {limit}
         """
     ).format(
@@ -78,6 +82,7 @@ def query(month: date, condition: sql.Composable, limit: int | None = None) -> s
         key_time=time_of(sql.SQL("nullif(key.time, event.time)")),
         partition=sql.Identifier("prooftrail", partition(month)),
         key_month=within(sql.SQL("key.time"), month),
+        within_span=within_span,
         condition=condition,
         limit=sql.Literal(limit),
     )
@@ -93,6 +98,10 @@ def within(time: sql.Composable, month: date) -> sql.Composed:
     following = (month + timedelta(days=31)).replace(day=1)
     begin, end = (sql.Literal(f"{day:%Y-%m-%d} 00:00:00+00") for day in (month, following))
     return sql.SQL("{0} >= timestamptz {1} AND {0} < timestamptz {2}").format(time, begin, end)
+
+
+def _between(time: sql.Composable, least: str, greatest: str) -> sql.Composed:
+    return sql.SQL("{} BETWEEN timestamptz {} AND timestamptz {}").format(time, sql.Literal(least), sql.Literal(greatest))
 
 
 def time_of(column: sql.Composable) -> sql.Composed:
@@ -163,9 +172,19 @@ def quick(row: Row) -> tuple[bytes, bytes] | None:
     elif salts[16:32] != entry.ERASED:
         return None
     hidden = hexlify(_sha256(b"\x02" + salts[32:] + private_part).digest())
-    header = b'\x00{"commitments":{%b"private":"%b"%b},"event":%b,"version":1}' % (who, hidden, whom, public_part)
-    digest = _sha256(b"%b\n%b\n%b\n%b" % (public_part, said_actor, said_target, private_part))
-    return _sha256(header).digest(), digest.digest()
+    header = (
+        b'\x00{"commitments":{',
+        who,
+        b'"private":"',
+        hidden,
+        b'"',
+        whom,
+        b'},"event":',
+        public_part,
+        b',"version":1}',
+    )
+    digest = _sha256(b"\n".join((public_part, said_actor, said_target, private_part)))
+    return _sha256(b"".join(header)).digest(), digest.digest()
 
 
 def _quick_private(row: Row) -> bytes:

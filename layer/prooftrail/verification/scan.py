@@ -25,7 +25,7 @@ from prooftrail.verification.rows import AT, BATCH, KEY, KEY_TIME, POSITION, Row
 
 _TENANT, _TIME, _ID, _SOURCE, _ACTION = (AT[name] for name in ("tenant", "time", "id", "source", "action"))
 KEYS_AT_ONCE = 1000
-ROWS_AT_ONCE = 500  # which stay in the processor's cache
+ROWS_AT_ONCE = 250  # which stay in the processor's cache
 MOST_SUSPECTS = 1000  # rows that a scan hands on; how many more there are is counted
 # What our own events say that other checks need.
 NOTED = ("privacy.erase", "quarantine.put", "quarantine.replay", "quarantine.discard")
@@ -131,9 +131,9 @@ def hot(connection: Connection, months: Iterable[date], scope: Scope) -> Scan:
     """Scan what PostgreSQL holds of the batches in `scope`, in the partitions of these months."""
     found = Scan()
     known = _known(connection, scope)
-    condition = _condition(scope, known)
+    condition, key_times = _condition(scope, known), _times(connection, scope)
     for month in months:
-        compare(found, known, stored(connection, month, condition), rows.partition(month))
+        compare(found, known, stored(connection, month, condition, key_times), rows.partition(month))
     absent = _close(found, known)
     archived = _archived(connection, list(absent))
     found.partly |= {id: positions for id, positions in absent.items() if id not in archived}
@@ -160,9 +160,7 @@ def cold(connection: Connection, months: Iterable[date], segment: Segment, file:
 
 def _known(connection: Connection, scope: Scope, segment: Segment | None = None) -> Known:
     """The batches that the rows in the scope, or in a segment of it, may belong to."""
-    conditions: list[sql.Composable] = []
-    if scope.tenant is not None:
-        conditions.append(sql.SQL("tenant = {}").format(sql.Literal(scope.tenant)))
+    conditions = _of_tenant(scope)
     if segment is None:
         conditions += _bounds(scope, sql.Identifier("id"))
     else:
@@ -170,6 +168,18 @@ def _known(connection: Connection, scope: Scope, segment: Segment | None = None)
         if scope.only is not None:
             conditions.append(_among(sql.Identifier("id"), scope.only))
     return {batch.id: _Seen(batch) for batch in _batches(connection, _all_of(conditions))}
+
+
+def _times(connection: Connection, scope: Scope) -> tuple[str, str] | None:
+    """The earliest and the latest time of the batches in the scope, as PostgreSQL writes them: its own keys are no others.
+
+    Few keys are joined in less time than a whole month's, and a key that is elsewhere is looked for by `diagnosis`.
+    """
+    query = sql.SQL("SELECT min(min_time)::text, max(max_time)::text FROM prooftrail.batch WHERE {}").format(
+        _all_of([*_of_tenant(scope), *_bounds(scope, sql.Identifier("id"))])
+    )
+    least, greatest = connection.execute(query).fetchone() or (None, None)
+    return None if least is None or greatest is None else (least, greatest)
 
 
 def batches(connection: Connection, ids: Iterable[int]) -> dict[int, Batch]:
@@ -202,12 +212,16 @@ def notes(connection: Connection, months: Iterable[date], tenants: Iterable[str]
     return found.notes
 
 
-def stored(connection: Connection, month: date, condition: sql.Composable, limit: int | None = None) -> Iterator[Row]:
+def stored(
+    connection: Connection,
+    month: date,
+    condition: sql.Composable,
+    key_times: tuple[str, str] | None = None,
+    limit: int | None = None,
+) -> Iterator[Row]:
     """The rows of a month that meet a condition, see `rows.query`; in a transaction, and one after the other."""
-    with connection.cursor("stored", binary=True) as cursor:
-        cursor.execute(rows.query(month, condition, limit))
-        while some := cursor.fetchmany(ROWS_AT_ONCE):
-            yield from some
+    with connection.cursor() as cursor:
+        yield from cursor.stream(rows.query(month, condition, key_times, limit), binary=True, size=ROWS_AT_ONCE)
 
 
 def _batches(connection: Connection, condition: sql.Composable) -> Iterator[Batch]:
@@ -234,6 +248,10 @@ def _condition(scope: Scope, known: Known) -> sql.Composable:
         batches = _among(sql.Identifier("event", "batch_id"), [seen.batch.id for seen in known.values()])
         conditions.append(sql.SQL("({} OR {})").format(of_tenant, batches))
     return _all_of(conditions)
+
+
+def _of_tenant(scope: Scope) -> list[sql.Composable]:
+    return [] if scope.tenant is None else [sql.SQL("tenant = {}").format(sql.Literal(scope.tenant))]
 
 
 def _bounds(scope: Scope, id: sql.Composable) -> list[sql.Composable]:
