@@ -30,8 +30,8 @@ HANDLERS = 8
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--events", type=int, default=10_000, help="events a round and side")
-    arguments.add_argument("--rounds", type=int, default=9)
+    arguments.add_argument("--events", type=int, default=20_000, help="events a round and side")
+    arguments.add_argument("--rounds", type=int, default=11)
     asked = arguments.parse_args()
     with server() as url, migrated_database(url) as with_log, migrated_database(url) as without:
         loosen(without)
