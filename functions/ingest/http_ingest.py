@@ -32,12 +32,13 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 import event_ids
 import writer
-from http_problems import Problem, errors, response, shortened
+from http_answers import answer, problem_answer
 from http_request import Request
 from prooftrail import api_keys
 from prooftrail.api_keys import ALL_TENANTS, Holder
 from prooftrail.errors import RetryableError
 from prooftrail.formats import Accepted, RawRecord, Rejected
+from prooftrail.problem import Problem, errors, shortened
 from prooftrail.store import Receipt
 from prooftrail.telemetry import MetricUnit, logger, metrics
 
@@ -69,16 +70,16 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     try:
         return _answer(Request.of(event), deadline)
     except Problem as problem:
-        return problem.response()
+        return problem_answer(problem)
     except (RetryableError, *writer.PASSING) as error:
         logger.error("request must come again", extra={"cause": str(error)})
         writer.writer().discard()
-        return _come_again().response()
+        return problem_answer(_come_again())
     except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer that says what to do
         logger.exception("unexpected error")  # the log has the trace, the caller must not
         writer.writer().discard()
         message = "something went wrong on our side: the log of this request says what"
-        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, message).response()
+        return problem_answer(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, message))
 
 
 def _answer(request: Request, deadline: float) -> dict[str, Any]:
@@ -119,8 +120,8 @@ def _one(request: Request, holder: Holder, deadline: float) -> dict[str, Any]:
         raise _quarantined(item, receipt.refusal)
     document = _document(item, receipt)
     if receipt.status == "duplicate":
-        return response(HTTPStatus.OK, document)
-    return response(HTTPStatus.CREATED, document, {"Location": f"events/{quote(item.outcome.event.id, safe='')}"})
+        return answer(HTTPStatus.OK, document)
+    return answer(HTTPStatus.CREATED, document, {"Location": f"events/{quote(item.outcome.event.id, safe='')}"})
 
 
 def _batch(request: Request, holder: Holder, deadline: float) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _batch(request: Request, holder: Holder, deadline: float) -> dict[str, Any]:
     counts = Counter(document["status"] for document in documents)
     summary = {status: counts[status] for status in ("stored", "duplicate", "conflict", "rejected")}
     well = not counts["conflict"] and not counts["rejected"]
-    return response(HTTPStatus.OK if well else HTTPStatus.MULTI_STATUS, summary | {"results": documents})
+    return answer(HTTPStatus.OK if well else HTTPStatus.MULTI_STATUS, summary | {"results": documents})
 
 
 def _bodies(request: Request) -> list[bytes]:

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import msgspec
 
-from http_problems import Problem, errors
 from prooftrail.formats import TENANT_HEADER
+from prooftrail.problem import Problem, errors
 
 # Lambda takes 6 MB with everything, and bodies come to it in Base64; its own answer to more would say nothing of use.
 MOST_BYTES = 4_000_000

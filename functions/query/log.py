@@ -13,7 +13,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from parameters import ConsistencyParameters, ProofParameters, ReaderParameters, parameters_of
-from problems import Problem, bad_request, one_owner
+from problems import bad_request, one_owner
 from prooftrail import entries, proofs, search
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.archive_bucket import ArchiveBucket
@@ -21,6 +21,7 @@ from prooftrail.event import Target
 from prooftrail.evidence import Evidence, EvidenceMissing
 from prooftrail.ledger.merkle import InvalidProof
 from prooftrail.ledger.tiles import InvalidTile, Tile
+from prooftrail.problem import Problem
 from prooftrail.proofs import NoCheckpoint, NotCovered
 from reader import Reader, own_settings, reader_of
 

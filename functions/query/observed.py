@@ -17,9 +17,9 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from parameters import ActionsParameters, ListParameters, SourcesParameters, parameters_of
-from problems import Problem
 from prooftrail import catalogue, search, sources
 from prooftrail.api_keys import ALL_TENANTS
+from prooftrail.problem import Problem
 from prooftrail.sources import Folded
 from reader import Reader, reader_of
 

@@ -12,10 +12,11 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from parameters import QuarantineParameters, ReaderParameters, parameters_of
-from problems import Problem, bad_request
+from problems import bad_request
 from prooftrail import quarantine, search
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.event import Target
+from prooftrail.problem import Problem
 from prooftrail.quarantine import Filter, Quarantined, UnknownRecord
 from reader import Reader, reader_of
 

@@ -20,13 +20,14 @@ import log
 import observed
 import quarantine
 from parameters import EventParameters, EventsParameters, parameters_of
-from problems import Problem, bad_request, one_owner
+from problems import bad_request, one_owner, response
 from prooftrail import aws, search
 from prooftrail.aws import AwsUnavailable
 from prooftrail.database import Connection
 from prooftrail.entries import EntryChanged, EntryMissing
 from prooftrail.errors import DatabaseUnavailable
 from prooftrail.event import Target
+from prooftrail.problem import Problem
 from prooftrail.telemetry import logger
 from reader import connect, database, own_settings, reader_of
 
@@ -149,61 +150,63 @@ def _queue_health() -> dict[str, Any]:
 
 @app.exception_handler(Problem)
 def _problem(problem: Problem) -> Response[str]:
-    return problem.response()
+    return response(problem)
 
 
 @app.exception_handler(search.InvalidCursor)
 def _invalid_cursor(error: search.InvalidCursor) -> Response[str]:
-    return bad_request([{"field": "cursor", "message": str(error)}]).response()
+    return response(bad_request([{"field": "cursor", "message": str(error)}]))
 
 
 @app.exception_handler(psycopg.errors.QueryCanceled)
 def _too_slow(_error: psycopg.errors.QueryCanceled) -> Response[str]:
     logger.warning("query took too long", extra={"path": app.current_event.path})
-    return Problem(
-        HTTPStatus.GATEWAY_TIMEOUT, "the search took too long: narrow `from` and `to`, or add a filter"
-    ).response()
+    return response(
+        Problem(HTTPStatus.GATEWAY_TIMEOUT, "the search took too long: narrow `from` and `to`, or add a filter")
+    )
 
 
 @app.exception_handler([DatabaseUnavailable, psycopg.OperationalError])
 def _unavailable(error: Exception) -> Response[str]:
     logger.error("database unavailable", extra={"cause": str(error)})
     database().discard()
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer: try again", {"Retry-After": "10"}
-    ).response()
+    return response(
+        Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer: try again", {"Retry-After": "10"})
+    )
 
 
 @app.exception_handler(AwsUnavailable)
 def _aws_unavailable(error: AwsUnavailable) -> Response[str]:
     logger.error("AWS unavailable", extra={"cause": str(error)})
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "S3 does not answer: try again", {"Retry-After": "10"}).response()
+    return response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, "S3 does not answer: try again", {"Retry-After": "10"}))
 
 
 @app.exception_handler([EntryChanged, EntryMissing])
 def _not_what_was_stored(error: EntryChanged | EntryMissing) -> Response[str]:
     logger.error("an entry is not what its log committed to", extra={"cause": str(error)})
-    return Problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "the event is not what its log committed to: run `prooftrail verify`"
-    ).response()
+    return response(
+        Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the event is not what its log committed to: run `prooftrail verify`")
+    )
 
 
 @app.not_found
 def _no_route(_error: NotFoundError) -> Response[str]:
-    return Problem(
-        HTTPStatus.NOT_FOUND,
-        "there is no such route: try /events, /events/{id}, /events/{id}/proof, /log/checkpoint, /sources, /categories, "
-        "/categories/{name}/actions, /quarantine, /erasures or /health",
-    ).response()
+    return response(
+        Problem(
+            HTTPStatus.NOT_FOUND,
+            "there is no such route: try /events, /events/{id}, /events/{id}/proof, /log/checkpoint, /sources, "
+            "/categories, /categories/{name}/actions, /quarantine, /erasures or /health",
+        )
+    )
 
 
 @app.exception_handler(Exception)
 def _unexpected(_error: Exception) -> Response[str]:
     logger.exception("unexpected error")  # the log has the trace, the caller must not
     database().discard()
-    return Problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on our side: the log of this request says what"
-    ).response()
+    return response(
+        Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on our side: the log of this request says what")
+    )
 
 
 def _json(value: Any, status: HTTPStatus = HTTPStatus.OK) -> Response[str]:

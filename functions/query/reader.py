@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 
 from parameters import ReaderParameters
-from problems import Problem
 from prooftrail import api_keys, settings, system
 from prooftrail.database import Connection, Database
 from prooftrail.event import OWN_TENANT, Actor, Target, own_event
+from prooftrail.problem import Problem
 
 PATIENCE = 5.0  # seconds to wait for the database: a person is waiting too
 

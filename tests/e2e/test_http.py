@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
 import uuid
 from typing import Any
 
@@ -15,6 +12,7 @@ from prooftrail import api_keys
 from prooftrail.ledger.tlog_proof import TlogProof
 from tests.conftest import PROJECT
 from tests.e2e.conftest import System, eventually
+from tests.e2e.pages import Page
 from tests.factories import native
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -90,29 +88,10 @@ def test_an_event_whose_id_is_batch_can_be_read(system: System) -> None:
 
 
 def test_whoever_follows_the_page_gets_the_answers_that_it_shows(system: System) -> None:
-    blocks = re.findall(r"^```(sh|json)\n(.*?)^```$", (PROJECT / "docs" / "http.md").read_text(), re.DOTALL | re.MULTILINE)
-    script = "set -euo pipefail\n" + "\n".join(text for language, text in blocks if language == "sh")
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=PROJECT,
-        env=os.environ | system.environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    one, batch, first, second = map(placeless, documents(done.stdout))
-    shown = [placeless(json.loads(text)) for language, text in blocks if language == "json"]
-    assert [one, batch] == [shown[0], shown[2]]
+    page = Page(PROJECT / "docs" / "http.md")
+    one, batch, first, second = map(placeless, page.follow(system, PROJECT))
+    assert [one, batch] == [placeless(page.shown[0]), placeless(page.shown[2])]
     assert (first["status"], second) == ("stored", first | {"status": "duplicate"})
-
-
-def documents(text: str) -> list[Any]:
-    found, place = [], 0
-    while place < len(text):
-        document, place = json.JSONDecoder().raw_decode(text, place)
-        found.append(document)
-    return found
 
 
 def placeless(document: dict[str, Any]) -> dict[str, Any]:

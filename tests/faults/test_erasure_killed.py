@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import date
 
@@ -18,6 +16,7 @@ from prooftrail.invocation import Context
 from prooftrail.verification import Question
 from tests.conftest import LogDatabase
 from tests.factories import native
+from tests.faults.killing import Runner
 from tests.integration.conftest import fresh
 from tests.integration.test_erasure import (
     PERSON,
@@ -34,40 +33,20 @@ BUCKET = "prooftrail-erasures"  # of its own: servers of moto in one process sha
 TENANTS = 72  # more than an erasure has steps
 ON_ITS_WAY = date(2021, 1, 1)
 
-# A process for each line of the input (an erasure, and the step before which it is killed); says how each ended.
-RUN = """
-import os, signal, sys, traceback
+EXECUTE = """
 import boto3, psycopg
 from prooftrail import erasure, system
 from prooftrail.archive_bucket import ArchiveBucket
 
-steps = last = 0
-def counted(call):
-    def step(*arguments, **options):
-        global steps
-        steps += 1
-        if steps == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments, **options)
-    return step
-
 def execute(id):
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=None) as connection:
-        return erasure.execute(connection, ArchiveBucket(os.environ["PROOFTRAIL_ARCHIVE_BUCKET"]), id).state
+        done = erasure.execute(connection, ArchiveBucket(os.environ["PROOFTRAIL_ARCHIVE_BUCKET"]), int(id))
+        assert done.state == "done", done
 
 for kind, names in ((psycopg.Connection, ["execute"]), (ArchiveBucket, ["find", "versions", "fetch", "replace", "remove"])):
     for name in names:
         setattr(kind, name, counted(getattr(kind, name)))
-for line in sys.stdin:
-    id, last = map(int, line.split())
-    child = os.fork()
-    if not child:
-        try:
-            os._exit(0 if execute(id) == "done" else 2)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+forever(execute)
 """
 
 
@@ -94,31 +73,10 @@ def archived(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator
     server.stop()
 
 
-class Runner:
-    """Executes erasures in processes of their own."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    def run(self, id: int, last_step: int) -> bool:
-        """Execute an erasure, killed before that step; whether it came to its end."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{id} {last_step}\n")
-        code = int(self._process.stdout.readline())
-        assert code in {0, -9}
-        return code == 0
-
-    def close(self) -> None:
-        self._process.communicate()
-
-
 @pytest.fixture
 def runner(archived: LogDatabase) -> Iterator[Runner]:
     """Told where the database and S3 are by the environment, as it is when everything is archived."""
-    runner = Runner()
+    runner = Runner(EXECUTE)
     yield runner
     runner.close()
 
@@ -126,11 +84,11 @@ def runner(archived: LogDatabase) -> Iterator[Runner]:
 def test_an_erasure_killed_before_each_of_its_steps_is_taken_up_by_the_next(archived: LogDatabase, runner: Runner) -> None:
     for number in range(TENANTS):
         id = erasure.order(archived.admin, f"t{number}", "actor", PERSON, "asked for")
-        ended = runner.run(id, number + 1)
+        ended = runner.run(id, last_step=number + 1)
         assert_everything_is_explained(archived, f"t{number}")
         if ended:
             break
-        assert runner.run(id, 0)
+        assert runner.run(id, last_step=0)
     assert ended, "an erasure has more steps than this test has tenants"
     print(f"killed before each of {number} steps")
     for left in range(number + 1, TENANTS):

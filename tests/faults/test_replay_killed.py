@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -16,76 +14,36 @@ from prooftrail.quarantine import Filter
 from prooftrail.store import Store
 from tests.conftest import LogDatabase
 from tests.factories import native
+from tests.faults.killing import Runner
 
 RECORDS = 80  # more than a replay has steps
 
-# A process for each line of the input (what to do, to which record, and the step before which it is killed).
-RUN = """
-import functools, os, signal, sys, traceback
+SETTLE = """
+import functools
 from datetime import UTC, datetime
 import psycopg
 from prooftrail import formats, quarantine
 
-steps = last = 0
 exchange = psycopg.Connection.wait
-def counted(*arguments, **options):
-    global steps
-    steps += 1
-    if steps == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return exchange(*arguments, **options)
 
-def do(what, id):
-    global steps
+def settle(what, id):
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=None) as connection:
-        psycopg.Connection.wait, steps = counted, 0
+        psycopg.Connection.wait = counted(exchange)  # connecting is not a step
         if what == "replay":
             read = functools.partial(formats.read, latest=datetime(2200, 1, 1, tzinfo=UTC))
-            quarantine.replay(connection, id, read)
+            quarantine.replay(connection, int(id), read)
         else:
-            quarantine.discard(connection, id, "asked for", clear=True)
-        psycopg.Connection.wait = exchange  # closing is not a step
+            quarantine.discard(connection, int(id), "asked for", clear=True)
+        psycopg.Connection.wait = exchange  # nor is closing
 
-for line in sys.stdin:
-    what, id, last = line.split()
-    last = int(last)
-    child = os.fork()
-    if not child:
-        try:
-            do(what, int(id))
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+forever(settle)
 """
-
-
-class Runner:
-    """Settles records in processes of their own."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    def run(self, what: str, id: int, last_step: int) -> bool:
-        """Do it, killed before that step; whether it came to its end."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{what} {id} {last_step}\n")
-        code = int(self._process.stdout.readline())
-        assert code in {0, -9}
-        return code == 0
-
-    def close(self) -> None:
-        self._process.communicate()
 
 
 @pytest.fixture
 def runner(database: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
     monkeypatch.setenv("DATABASE_URL", database.url)
-    runner = Runner()
+    runner = Runner(SETTLE)
     yield runner
     runner.close()
 
@@ -109,14 +67,14 @@ def test_a_replay_killed_before_each_of_its_steps_is_done_again(
     database: LogDatabase, runner: Runner, waiting: list[int]
 ) -> None:
     for step, id in enumerate(waiting, start=1):
-        ended = runner.run("replay", id, step)
+        ended = runner.run("replay", id, last_step=step)
         state = quarantine.get(database.admin, id).state
         assert (state == "replayed") == (stored(database, f"t{step - 1}") == [f"sqs:events:{step - 1}"])
         assert_as_logged(database)
         if ended:
             break
         if state == "waiting":
-            assert runner.run("replay", id, 0)
+            assert runner.run("replay", id, last_step=0)
         assert stored(database, f"t{step - 1}") == [f"sqs:events:{step - 1}"]
     assert ended, "a replay has more steps than this test has records"
     print(f"killed before each of {step - 1} steps")
@@ -128,14 +86,14 @@ def test_a_discarding_killed_before_each_of_its_steps_is_done_again(
     database: LogDatabase, runner: Runner, waiting: list[int]
 ) -> None:
     for step, id in enumerate(waiting, start=1):
-        ended = runner.run("discard", id, step)
+        ended = runner.run("discard", id, last_step=step)
         item = quarantine.get(database.admin, id)
         assert (item.state == "discarded") == (item.cleared_at is not None) == (item.bytes == 0)
         assert_as_logged(database)
         if ended:
             break
         if item.state == "waiting":
-            assert runner.run("discard", id, 0)
+            assert runner.run("discard", id, last_step=0)
     assert ended, "a discarding has more steps than this test has records"
     assert step > 5
     assert_as_logged(database)

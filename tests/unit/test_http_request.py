@@ -15,12 +15,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import event_ids
+import http_answers
 import http_ingest
 import writer
-from http_problems import LONGEST_MESSAGE, Problem
 from http_request import MOST_BYTES, Request
 from prooftrail.api_keys import ALL_TENANTS, Holder
 from prooftrail.formats import Accepted, RawRecord
+from prooftrail.problem import LONGEST_MESSAGE, Problem
 from tests.factories import native
 
 OPERATOR = Holder(1, ALL_TENANTS, "", "writer")
@@ -66,7 +67,7 @@ def answered(route: Callable[[Request], list[Any]], asked: Request) -> list[Any]
         return route(asked)
     except Problem as caught:
         problem = caught
-    assert 400 <= problem.response()["statusCode"] < 500
+    assert 400 <= http_answers.problem_answer(problem)["statusCode"] < 500
     return []
 
 
@@ -141,8 +142,8 @@ def test_a_body_of_the_largest_size_reaches_lambda_with_its_headers() -> None:
 
 
 def test_a_message_that_quotes_what_came_stays_short() -> None:
-    answer = Problem(HTTPStatus.BAD_REQUEST, "x" * 1_000_000 + "\ud800").response()
-    assert len(json.loads(answer["body"])["detail"]) == LONGEST_MESSAGE + 1
+    problem = Problem(HTTPStatus.BAD_REQUEST, "x" * 1_000_000 + "\ud800")
+    assert len(json.loads(problem.to_json())["detail"]) == LONGEST_MESSAGE + 1
 
 
 def test_an_id_says_when_it_was_made() -> None:

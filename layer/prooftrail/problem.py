@@ -1,4 +1,7 @@
-"""HTTP answers, and those to what went wrong as problem+json (RFC 9457): what was expected, what came, what to do."""
+"""Problem: an HTTP answer to what went wrong, as problem+json (RFC 9457): what was expected, what came, what to do.
+
+Ingest and query share the document; how it becomes an answer is theirs, because ingest must not load a router.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from typing import Any
 
 import msgspec
 
+MEDIA_TYPE = "application/problem+json"
 LONGEST_MESSAGE = 500  # characters; messages quote what came, and an answer must stay below Lambda's 6 MB
 
 
 class Problem(Exception):
-    """An answer other than 2xx, on purpose."""
+    """An answer other than 2xx, on purpose; `members` are further members of its document."""
 
     def __init__(self, status: HTTPStatus, detail: str, headers: dict[str, str] | None = None, **members: Any) -> None:
         super().__init__(detail)
@@ -21,25 +25,19 @@ class Problem(Exception):
         self.headers = headers or {}
         self.members = members
 
-    def response(self) -> dict[str, Any]:
-        """The answer as API Gateway wants it, with `members` as further members of the problem document."""
-        body = {
+    def document(self) -> dict[str, Any]:
+        """The problem document."""
+        about = {
             "type": "about:blank",
             "title": self.status.phrase,
-            "status": self.status,
+            "status": int(self.status),
             "detail": shortened(self.detail),
         }
-        return response(self.status, body | self.members, {"Content-Type": "application/problem+json"} | self.headers)
+        return about | self.members
 
-
-def response(status: HTTPStatus, document: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
-    """A JSON answer as API Gateway wants it (Lambda proxy integration)."""
-    return {
-        "statusCode": int(status),
-        "headers": {"Content-Type": "application/json"} | (headers or {}),
-        "body": msgspec.json.encode(document).decode(),
-        "isBase64Encoded": False,
-    }
+    def to_json(self) -> str:
+        """The problem document, as text."""
+        return msgspec.json.encode(self.document()).decode()
 
 
 def errors(fields: Mapping[str, str]) -> list[dict[str, str]]:
