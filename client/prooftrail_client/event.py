@@ -166,16 +166,17 @@ class AuditEvent:
             if value is not None:
                 _EVENT[name](name, value)
         given = self.__dict__ | fields
-        event.__dict__.update(_given(given) if None in fields.values() else given)
+        event.__dict__.update(_given(type(self), given) if None in fields.values() else given)
         return event
 
     def document(self) -> dict[str, Any]:
         """The event in the service's native format, without what is absent; before, after and metadata as given."""
-        document = self.__dict__.copy()
+        given = self.__dict__
+        document = given.copy() if None not in given.values() else _without_none(given)
         document["time"] = (self.time if self.time.tzinfo is UTC else self.time.astimezone(UTC)).isoformat()
         for part in ("actor", "target", "error"):
             if part in document:
-                document[part] = document[part].__dict__.copy()
+                document[part] = _without_none(document[part].__dict__)
         return document
 
     def to_json(self) -> bytes:
@@ -197,13 +198,18 @@ def require_identity(document: Mapping[str, Any]) -> None:
 
 def _check(part: object, prefix: str, checks: Mapping[str, Callable[[str, Any], None]]) -> None:
     """Check what is given; the class's None stands for what is not, so that writing the event need not look at it."""
-    given = _given(part.__dict__)
-    for name, value in given.items():
-        checks[name](prefix + name, value)
-    object.__setattr__(part, "__dict__", given)
+    for name, value in part.__dict__.items():
+        if value is not None:
+            checks[name](prefix + name, value)
+    object.__setattr__(part, "__dict__", _given(type(part), part.__dict__))
 
 
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _given(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields but for those that are None anyway; a subclass may have other defaults."""
+    return {name: value for name, value in fields.items() if value is not None or getattr(kind, name, ...) is not None}
+
+
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 

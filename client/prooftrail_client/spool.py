@@ -36,9 +36,8 @@ _FRAME = struct.Struct("<II")  # length of the payload, CRC
 _SEED = struct.Struct("<QI")  # index, length of the payload
 _HEAD = 2**63  # stands for the index in a head's CRC
 _LONGEST = 64 * 1024 * 1024  # bytes of a payload: a length beyond is none
-_READ_BYTES = (
-    256 * 1024
-)  # at once: each system call lets go of the interpreter, and waits for those that log to have it back
+# At once: each system call lets go of the interpreter, and waits until those that log let it have it again.
+_READ_BYTES = 256 * 1024
 _SEGMENT_NAME = re.compile(r"(\d{20})\.segment")
 
 _log = logging.getLogger("prooftrail_client")
@@ -123,7 +122,10 @@ class Spool:
             self._lock_file = _lock_directory(directory)
             self._acknowledged_file = os.open(directory / "acknowledged", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._recover()
-        except OSError as error:
+        except (OSError, AuditStorageError) as error:
+            self.abandon()  # lest it seem to be in use when somebody has mended it
+            if isinstance(error, AuditStorageError):
+                raise
             raise AuditStorageError(f"spool {directory}: {error}") from error
 
     def append(self, key: Key, head: bytes, numbered: bool) -> int:
@@ -183,6 +185,8 @@ class Spool:
 
     def close(self) -> None:
         """Put what was appended on the disk and let another process have the spool."""
+        if self._file < 0:
+            return  # it is closed
         try:
             self.sync()
         finally:
@@ -194,7 +198,8 @@ class Spool:
         files = self._file, self._lock_file, self._acknowledged_file
         self._file = self._lock_file = self._acknowledged_file = -1
         for file in files:
-            os.close(file)
+            if file >= 0:
+                os.close(file)
 
     # Appending
 

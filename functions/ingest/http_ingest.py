@@ -68,7 +68,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one API Gateway request; 2xx means that what is said to be stored is durable."""
     deadline = time.monotonic() + min(PATIENCE, context.get_remaining_time_in_millis() / 1000 - RESERVE)
     try:
-        return _answer(Request.of(event), deadline)
+        return _routed(Request.of(event), deadline)
     except Problem as problem:
         return problem_answer(problem)
     except (RetryableError, *writer.PASSING) as error:
@@ -82,7 +82,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         return problem_answer(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, message))
 
 
-def _answer(request: Request, deadline: float) -> dict[str, Any]:
+def _routed(request: Request, deadline: float) -> dict[str, Any]:
     if (request.method, request.path) == ("POST", "/events"):
         request.check_one()
         return _one(request, _holder(request, deadline), deadline)

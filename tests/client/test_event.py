@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import itertools
 import json
+import pickle
 import uuid
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
@@ -106,6 +109,22 @@ def test_the_fluent_way_makes_the_same_event_as_the_constructor() -> None:
     )
     assert fluent == direct
     assert as_read(fluent.to_json()).actor == as_read(direct.to_json()).actor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset(AuditEvent):
+    """An event that is of a category unless somebody says otherwise."""
+
+    category: str | None = "medical"
+
+
+@pytest.mark.parametrize("preset", [Preset(action="read", category=None), Preset(action="read").having(category=None)])
+def test_what_is_taken_away_does_not_come_back_by_a_default(preset: Preset) -> None:
+    assert Preset(action="read").document()["category"] == "medical"
+    assert preset.category is None
+    for same in (preset, replace(preset), copy.deepcopy(preset), pickle.loads(pickle.dumps(preset))):
+        assert same == preset
+        assert "category" not in same.document()
 
 
 def test_an_exception_is_described() -> None:

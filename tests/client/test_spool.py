@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
+from zlib import crc32
 
 import pytest
 from hypothesis import given
@@ -183,6 +184,43 @@ def test_a_damaged_head_is_refused_since_numbers_would_come_twice(tmp_path: Path
     segments(tmp_path)[0].write_bytes(b"\0" * 100)
     with pytest.raises(AuditStorageError, match="sound head"):
         Spool(tmp_path)
+
+
+def test_what_could_not_be_opened_can_be_once_it_is_mended(tmp_path: Path) -> None:
+    Spool(tmp_path).close()
+    (segment,) = segments(tmp_path)
+    sound = segment.read_bytes()
+    segment.write_bytes(bytes(100))
+    with pytest.raises(AuditStorageError, match="sound head"):
+        Spool(tmp_path)
+    segment.write_bytes(sound)
+    (tmp_path / "acknowledged").unlink()
+    (tmp_path / "acknowledged").mkdir()
+    with pytest.raises(AuditStorageError, match="acknowledged"):
+        Spool(tmp_path)
+    (tmp_path / "acknowledged").rmdir()
+    Spool(tmp_path).close()
+
+
+def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.close()
+    spool.close()
+
+
+def test_a_position_that_an_older_version_wrote_is_read(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    append(spool, "a", "b")
+    spool.close()
+    (tmp_path / "acknowledged").write_bytes(b"1 %08x" % crc32(b"1"))
+
+    spool = Spool(tmp_path)
+    assert read(spool) == [("b", 2)]
+    spool.acknowledge(spool.read(1, 2**30)[0])
+    spool.close()
+    spool = Spool(tmp_path)
+    assert read(spool) == []
+    spool.close()
 
 
 def test_an_unreadable_position_sends_again_rather_than_not_at_all(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,15 +15,16 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from prooftrail import segments, verification
+from prooftrail import erasure, segments, verification
 from prooftrail.database import Connection
 from prooftrail.evidence import Evidence
 from prooftrail.formats import RawRecord, Rejected
 from prooftrail.ledger import entry
 from prooftrail.store import Store
 from prooftrail.verification import Authority, Finding, LogKeys, Question, Report, rows, scan
+from prooftrail.verification.rows import Row
 from tests.conftest import LogDatabase, _create_database
-from tests.factories import accepted
+from tests.factories import accepted, native
 from tests.publishing import ORIGIN, Publishing
 from tests.tampering import JSON, REQUIRED, STORED, Place, Tamperer, deeply_changed, flipped, recompute, rich
 
@@ -317,6 +320,57 @@ def commitments(database: LogDatabase, place: tuple[int, int]) -> str:
         (suspect,) = scan.rows_at(database.admin, segments.months(database.admin), [place])
     said = rows.statement(suspect.row)
     return entry.pack(entry.commitments(said, suspect.row[rows.SALT])).hex()
+
+
+NARROWER = {
+    "earliest time later": "min_time = max_time + interval '1 year'",
+    "latest time earlier": "max_time = min_time - interval '1 year'",
+    "both beyond all events": "min_time = '2040-01-01', max_time = '2040-01-02'",
+    "infinite": "min_time = 'infinity', max_time = 'infinity'",
+}
+
+
+@pytest.mark.parametrize("what", NARROWER)
+def test_changed_times_of_batches_hide_no_change_of_a_row(victim: LogDatabase, what: str) -> None:
+    """They say among which keys a quick scan looks; then all keys must be looked at, for none is gone."""
+    fill(victim, random.Random(7))
+    with victim.connect("ingest") as connection:
+        Store(connection).append([accepted(native(tenant="globex", actor={"id": "someone"}))], [])
+    erasure.execute(victim.admin, None, erasure.order(victim.admin, "globex", "actor", "someone", "asked for"))
+    assert found(verification.verify(victim.admin)) == []
+    tamperer = Tamperer(victim.admin)
+    place = tamperer.places("acme")[0]
+    victim.admin.execute(sql.SQL("UPDATE prooftrail.batch SET {}").format(sql.SQL(NARROWER[what])))
+    victim.admin.execute("UPDATE prooftrail.event SET message = 'forged' WHERE (batch_id, position) = (%s, %s)", place)
+    report = verification.verify(victim.admin)
+    assert {finding.kind for finding in report.findings} == {"batch", "changed"}
+    (forged,) = [finding for finding in report.findings if finding.kind == "changed"]
+    assert (forged.batch, forged.position) == place
+
+
+def test_an_error_in_the_middle_of_a_scan_comes_out(victim: LogDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are streamed, and the transaction that reads them must end all the same."""
+    fill(victim, random.Random(7))
+    seen = itertools.count()
+
+    def interrupted(row: Row) -> tuple[bytes, bytes] | None:
+        if next(seen) == 5:
+            raise KeyboardInterrupt
+        return None
+
+    monkeypatch.setattr(rows, "quick", interrupted)
+    ended: list[BaseException] = []
+
+    def verify() -> None:
+        try:
+            verification.verify(victim.admin)
+        except KeyboardInterrupt as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=verify, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert ended
 
 
 def test_a_cut_tail_is_found_by_what_was_signed(victim: LogDatabase, authority: Authority) -> None:

@@ -7,7 +7,8 @@ and hands on the rest, to be looked at in peace by `diagnosis`. Both tiers are s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -129,15 +130,25 @@ Known: TypeAlias = dict[int, _Seen]
 
 def hot(connection: Connection, months: Iterable[date], scope: Scope) -> Scan:
     """Scan what PostgreSQL holds of the batches in `scope`, in the partitions of these months."""
-    found = Scan()
-    known = _known(connection, scope)
-    condition, key_times = _condition(scope, known), _times(connection, scope)
-    for month in months:
-        compare(found, known, stored(connection, month, condition, key_times), rows.partition(month))
+    found, known = _hot(connection, months, scope, _times(connection, scope))
+    if found.more_suspects or any(suspect.row[KEY] == rows.NO_KEY for suspect in found.suspects):
+        # It may be the batches' times that were changed. So these decide how quick a scan is, and nothing else.
+        found, known = _hot(connection, months, scope, None)
     absent = _close(found, known)
     archived = _archived(connection, list(absent))
     found.partly |= {id: positions for id, positions in absent.items() if id not in archived}
     return found
+
+
+def _hot(
+    connection: Connection, months: Iterable[date], scope: Scope, key_times: tuple[str, str] | None
+) -> tuple[Scan, Known]:
+    found, known = Scan(), _known(connection, scope)
+    condition = _condition(scope, known)
+    for month in months:
+        with closing(stored(connection, month, condition, key_times)) as events:  # an error would keep it open
+            compare(found, known, events, rows.partition(month))
+    return found, known
 
 
 def cold(connection: Connection, months: Iterable[date], segment: Segment, file: Path, scope: Scope) -> Scan:
@@ -171,9 +182,9 @@ def _known(connection: Connection, scope: Scope, segment: Segment | None = None)
 
 
 def _times(connection: Connection, scope: Scope) -> tuple[str, str] | None:
-    """The earliest and the latest time of the batches in the scope, as PostgreSQL writes them: its own keys are no others.
+    """The earliest and the latest time of the batches in the scope, as PostgreSQL writes them; None where there are none.
 
-    Few keys are joined in less time than a whole month's, and a key that is elsewhere is looked for by `diagnosis`.
+    Unless somebody changed them, all keys of these batches lie between, which are soon joined.
     """
     query = sql.SQL("SELECT min(min_time)::text, max(max_time)::text FROM prooftrail.batch WHERE {}").format(
         _all_of([*_of_tenant(scope), *_bounds(scope, sql.Identifier("id"))])
@@ -218,8 +229,11 @@ def stored(
     condition: sql.Composable,
     key_times: tuple[str, str] | None = None,
     limit: int | None = None,
-) -> Iterator[Row]:
-    """The rows of a month that meet a condition, see `rows.query`; in a transaction, and one after the other."""
+) -> Generator[Row, None, None]:
+    """The rows of a month that meet a condition, see `rows.query`.
+
+    They are streamed: until it is at its end, or closed, the connection does nothing else.
+    """
     with connection.cursor() as cursor:
         yield from cursor.stream(rows.query(month, condition, key_times, limit), binary=True, size=ROWS_AT_ONCE)
 

@@ -84,9 +84,11 @@ def snapshot(connection: Connection, *, shared: bool = False) -> Iterator[View]:
 
 def _begin(connection: Connection) -> None:
     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    # The join with the keys shall be one in memory, all rows will be fetched, and there are processes enough.
+    # The join with the keys shall be one in memory, all rows will be fetched, and there are processes enough. A join that
+    # goes over materialised keys for every row is right for a handful only, and nobody knows beforehand how many there are.
     connection.execute(
-        "SET LOCAL work_mem = '64MB'; SET LOCAL cursor_tuple_fraction = 1; SET LOCAL max_parallel_workers_per_gather = 0"
+        "SET LOCAL work_mem = '64MB'; SET LOCAL cursor_tuple_fraction = 1; SET LOCAL max_parallel_workers_per_gather = 0; "
+        "SET LOCAL enable_material = off"
     )
 
 
