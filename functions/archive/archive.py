@@ -141,6 +141,7 @@ def archive_segment(connection: Connection, segment: Segment) -> bool:
         version = _bucket().find(segment.object_key)
         assert version is not None
         sha256 = _bucket().fetch(segment.object_key, version, fetched)
+        assert sha256 is not None
         events = _equal_rows(segment, fetched)
         segments.mark_verified(connection, segment, events, version, sha256)
         # Commit. Before it the segment is planned as it was, and whoever comes next finds the object.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _LOST_A_RACE = ("PreconditionFailed", "ConditionalRequestConflict")
-GONE = ("404", "NoSuchKey", "NoSuchVersion", "NotFound")
+_GONE = ("404", "NoSuchKey", "NoSuchVersion", "NotFound")
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class ArchiveBucket:
         try:
             head = self._s3.head_object(Bucket=self._name, Key=key, **_of(version))
         except ClientError as error:
-            if error.response["Error"]["Code"] in GONE:
+            if error.response["Error"]["Code"] in _GONE:
                 return None
             raise
         return Version(
@@ -102,9 +102,16 @@ class ArchiveBucket:
             found += [item["VersionId"] for item in page.get("Versions", []) if item["Key"] == key]
         return [version for id in found if (version := self.find(key, None if id == "null" else id)) is not None]
 
-    def fetch(self, key: str, version: Version, file: Path) -> bytes:
-        """Download one version; returns its SHA-256."""
-        self._s3.download_file(self._name, key, str(file), ExtraArgs=_of(version.id))
+    def fetch(self, key: str, version: Version, file: Path) -> bytes | None:
+        """Download one version; returns its SHA-256, None where it has gone since it was found."""
+        from botocore.exceptions import ClientError
+
+        try:
+            self._s3.download_file(self._name, key, str(file), ExtraArgs=_of(version.id))
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return None
+            raise
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").digest()
 

@@ -523,6 +523,33 @@ def test_asked_for_twice_it_is_done_once_and_then_again_for_what_came_since(
     assert_nowhere_in_rows(database)
 
 
+@pytest.mark.parametrize("moment", ["find", "fetch"])
+def test_an_object_that_another_erasure_replaces_meanwhile_is_looked_at_anew(
+    *,
+    database: LogDatabase,
+    ingesting: Ingesting,
+    archiving: Archiving,
+    monkeypatch: pytest.MonkeyPatch,
+    locked: str,
+    moment: str,
+) -> None:
+    """The object that the manifest named is gone when it is read: no mismatch, for the manifest names another by now."""
+    ingesting(sqs(of_person(time=OLD), native(time=OLD, actor={"id": "another"})))
+    archiving()
+    bucket, call = ArchiveBucket(locked), getattr(ArchiveBucket, moment)
+    one, other = (erasure.order(database.admin, "acme", "actor", person, "asked for") for person in (PERSON, "another"))
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        assert erasure.execute(database.admin, bucket, other).state == "done"
+        return call(*arguments)
+
+    monkeypatch.setattr(ArchiveBucket, moment, meanwhile)
+    with database.connect("archive") as connection:
+        assert erasure.execute(connection, bucket, one).state == "done"
+    assert_nowhere_in_objects(locked)
+
+
 def test_the_pages_are_rewritten_once_nobody_can_see_the_old_rows(
     database: LogDatabase, ingesting: Ingesting, run: Callable[..., Any], erase: Callable[..., Any]
 ) -> None:

@@ -23,7 +23,7 @@ import psycopg
 from psycopg import sql
 
 from prooftrail import segments
-from prooftrail.archive_bucket import GONE, ArchiveBucket
+from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection
 from prooftrail.errors import ArchiveMismatch
 from prooftrail.ledger.merkle import Frontier
@@ -130,17 +130,8 @@ class Desk:
 
 def fetch(archive: ArchiveBucket, segment: Segment, file: Path) -> bytes | None:
     """Fetch the object that is the place to read; its SHA-256, None where it is not there."""
-    from botocore.exceptions import ClientError
-
     version = archive.find(segment.object_key, segment.object_version)
-    if version is None:
-        return None
-    try:
-        return archive.fetch(segment.object_key, version, file)
-    except ClientError as error:
-        if error.response["Error"]["Code"] in GONE:
-            return None
-        raise
+    return None if version is None else archive.fetch(segment.object_key, version, file)
 
 
 def _scan_file(connection: Connection, view: View, job: ColdJob, file: Path) -> Scan:
