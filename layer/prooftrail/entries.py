@@ -125,7 +125,7 @@ def _cold(archive: ArchiveBucket, segment: Segment) -> Iterator[Stored]:
         with aws.faults(f"reading {segment.object_key} from the archive"):
             sha256 = archive.fetch(segment.object_key, _version(archive, segment), file)
         if sha256 != segment.object_sha256:
-            raise ArchiveMismatch(f"object {segment.object_key}: expected the one that was verified, got another")
+            raise _not_there(segment)
         yield from map(_stored, _rows(file, segment.tenant))
 
 
@@ -141,8 +141,15 @@ def _rows_at(archive: ArchiveBucket, segment: Segment, time: datetime) -> Iterat
 def _version(archive: ArchiveBucket, segment: Segment) -> Version:
     version = archive.find(segment.object_key, segment.object_version)
     if version is None:
-        raise ArchiveMismatch(f"object {segment.object_key}: expected it in the archive's bucket, found none")
+        raise _not_there(segment)
     return version
+
+
+def _not_there(segment: Segment) -> ArchiveMismatch:
+    return ArchiveMismatch(
+        f"object {segment.object_key}: expected the one that the manifest names, found another or none: "
+        "try again, for an erasure may be replacing it; if it stays so, run `prooftrail verify`"
+    )
 
 
 def _rows(file: Path | BinaryIO, tenant: str) -> Iterator[Sequence[Any]]:
