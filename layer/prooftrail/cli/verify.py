@@ -143,7 +143,7 @@ def hold_drill(
         authority = _authority(evidence_bucket, key, origin, signing_keys)
         candidates = [checked_tenant(tenant)] if tenant else drill.logs(connection)
         if not candidates:
-            fail("expected a log with a checkpoint and two events in PostgreSQL: send some and wait for a minute")
+            fail("expected a log with two events in PostgreSQL that a checkpoint covers: send some and wait for a minute")
         archive = ArchiveBucket(archive_bucket) if archive_bucket else None
         unnoticed = _hold(connection, candidates[0], authority, archive)
     if unnoticed:
