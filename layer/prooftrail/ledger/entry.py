@@ -93,18 +93,7 @@ def header(public: bytes, of: Commitments) -> bytes:
     actor, target, private = of
     who = b"" if actor is None else b'"actor":"%b",' % hexlify(actor)
     whom = b"" if target is None else b',"target":"%b"' % hexlify(target)
-    parts = (
-        b'{"commitments":{',
-        who,
-        b'"private":"',
-        hexlify(private),
-        b'"',
-        whom,
-        b'},"event":',
-        public,
-        b',"version":1}',
-    )
-    return b"".join(parts)
+    return b'{"commitments":{%b"private":"%b"%b},"event":%b,"version":1}' % (who, hexlify(private), whom, public)
 
 
 def leaf(statement: Statement, salts: bytes, kept: bytes | None = None) -> bytes:

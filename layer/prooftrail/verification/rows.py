@@ -176,16 +176,8 @@ def quick(row: Row) -> tuple[bytes, bytes] | None:
         return None
     hidden = hexlify(_sha256(b"\x02" + salts[32:] + private_part).digest())
     header = (
-        b'\x00{"commitments":{',
-        who,
-        b'"private":"',
-        hidden,
-        b'"',
-        whom,
-        b'},"event":',
-        public_part,
-        b',"version":1}',
-    )
+        b'\x00{"commitments":{', who, b'"private":"', hidden, b'"', whom, b'},"event":', public_part, b',"version":1}',
+    )  # fmt: skip
     digest = _sha256(b"\n".join((public_part, said_actor, said_target, private_part)))
     return _sha256(b"".join(header)).digest(), digest.digest()
 
