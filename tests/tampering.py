@@ -69,6 +69,14 @@ class Tamperer:
         )
 
 
+def flip_bit(table: str, column: str, condition: str) -> str:
+    """SQL that changes one bit in the middle of a bytea, whatever it holds."""
+    return (
+        f"UPDATE prooftrail.{table} SET {column} = set_bit({column}, length({column}) * 4, "
+        f"1 - get_bit({column}, length({column}) * 4)) WHERE {condition}"
+    )
+
+
 def flipped(value: Any, chance: random.Random) -> Any:
     """The value with one bit of it changed, such that the column can still hold it."""
     if isinstance(value, str):

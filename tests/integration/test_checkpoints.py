@@ -28,6 +28,7 @@ from prooftrail.store import Store
 from tests.conftest import LogDatabase
 from tests.factories import accepted, native
 from tests.integration.conftest import EVIDENCE_BUCKET, ORIGIN, seed, signing_secret, verifier_key
+from tests.tampering import flip_bit
 from tests.trees import Tree
 
 Checkpointing = Callable[..., dict[str, Any]]
@@ -205,21 +206,21 @@ def test_the_schedule_s_run_looks_several_times_and_anybody_else_s_once(
 # ------------------------------------------------------------------------------------------------- refusals
 
 BATCH, HEAD = "UPDATE prooftrail.batch SET", "UPDATE prooftrail.log SET"
-FIFTH_ON, OF_ACME = "WHERE tenant = 'acme' AND first_index = 4", "WHERE tenant = 'acme'"
+OF_ACME, FIFTH_ON = "tenant = 'acme'", "tenant = 'acme' AND first_index = 4"
 TAMPERED = {
-    "a leaf hash": rf"{BATCH} leaf_hashes = overlay(leaf_hashes placing '\x00' from 7) {FIFTH_ON}",
-    "leaf hashes swapped": f"{BATCH} leaf_hashes = substr(leaf_hashes, 33, 64) || substr(leaf_hashes, 1, 32) {FIFTH_ON}",
-    "a batch's root": rf"{BATCH} root = overlay(root placing '\x00' from 7) {FIFTH_ON}",
-    "a batch removed": f"DELETE FROM prooftrail.batch {FIFTH_ON}",
+    "a leaf hash": flip_bit("batch", "leaf_hashes", FIFTH_ON),
+    "leaf hashes swapped": f"{BATCH} leaf_hashes = substr(leaf_hashes, 33, 64) || substr(leaf_hashes, 1, 32) WHERE {FIFTH_ON}",
+    "a batch's root": flip_bit("batch", "root", FIFTH_ON),
+    "a batch removed": f"DELETE FROM prooftrail.batch WHERE {FIFTH_ON}",
     "the last batch removed": "DELETE FROM prooftrail.batch WHERE tenant = 'acme' AND first_index = 7",
-    "a batch moved": f"{BATCH} first_index = 5 {FIFTH_ON}",
+    "a batch moved": f"{BATCH} first_index = 5 WHERE {FIFTH_ON}",
     "a batch of another log": f"{BATCH} (leaf_hashes, root) = (SELECT leaf_hashes, root FROM prooftrail.batch"
-    f" WHERE tenant = 'hooli' AND first_index = 0) {FIFTH_ON}",
-    "the head's frontier": rf"{HEAD} frontier = overlay(frontier placing '\x00' from 7) {OF_ACME}",
-    "the head's size": f"{HEAD} size = 14, frontier = frontier || substr(frontier, 1, 32) {OF_ACME}",
-    "the head's size alone": f"{HEAD} size = 12 {OF_ACME}",
-    "a head behind its batches": f"{HEAD} (size, frontier) = (8, substr(frontier, 1, 32)) {OF_ACME}",
-    "no head": f"{HEAD} (size, frontier) = (0, '') {OF_ACME}",
+    f" WHERE tenant = 'hooli' AND first_index = 0) WHERE {FIFTH_ON}",
+    "the head's frontier": flip_bit("log", "frontier", OF_ACME),
+    "the head's size": f"{HEAD} size = 14, frontier = frontier || substr(frontier, 1, 32) WHERE {OF_ACME}",
+    "the head's size alone": f"{HEAD} size = 12 WHERE {OF_ACME}",
+    "a head behind its batches": f"{HEAD} (size, frontier) = (8, substr(frontier, 1, 32)) WHERE {OF_ACME}",
+    "no head": f"{HEAD} (size, frontier) = (0, '') WHERE {OF_ACME}",
 }
 
 

@@ -26,7 +26,7 @@ from prooftrail.verification.rows import Row
 from tests.conftest import LogDatabase, _create_database
 from tests.factories import accepted, native
 from tests.publishing import ORIGIN, Publishing
-from tests.tampering import JSON, REQUIRED, STORED, Place, Tamperer, deeply_changed, flipped, recompute, rich
+from tests.tampering import JSON, REQUIRED, STORED, Place, Tamperer, deeply_changed, flip_bit, flipped, recompute, rich
 
 ROWS = int(os.environ.get("PROOFTRAIL_TEST_ROWS", "8"))  # each of whose columns is changed in every way, one at a time
 
@@ -138,14 +138,6 @@ def copied(place: str, changes: str) -> str:
     )
 
 
-def flip(table: str, column: str, condition: str) -> str:
-    """SQL that changes one bit in the middle of a bytea."""
-    return (
-        f"UPDATE prooftrail.{table} SET {column} = set_bit({column}, length({column}) * 4, "
-        f"1 - get_bit({column}, length({column}) * 4)) WHERE {condition}"
-    )
-
-
 # What is done (acme's batches are 1, 3, 5, 7, 9, 11 and 14, 16, ...; globex's those between), and what a finding must say.
 STRUCTURAL = {
     "a row is deleted": (
@@ -191,14 +183,14 @@ STRUCTURAL = {
         "event 'event-3' of 'clinic/records', batch 1 position 3, in event_2026",
     ),
     "a leaf hash is changed": (
-        flip("batch", "leaf_hashes", "id = 1"),
+        flip_bit("batch", "leaf_hashes", "id = 1"),
         "batch: log acme, entry 5, batch 1 position 5, in batch: leaf_hashes: expected",
     ),
     "a batch's root is changed": (
-        flip("batch", "root", "id = 3"),
+        flip_bit("batch", "root", "id = 3"),
         "batch: log acme, entry 10, batch 3, in batch: root: expected",
     ),
-    "the last batch's root is changed": (flip("batch", "root", "id = 24"), "batch 24, in batch: root: expected"),
+    "the last batch's root is changed": (flip_bit("batch", "root", "id = 24"), "batch 24, in batch: root: expected"),
     "a batch's first index is changed": (
         "UPDATE prooftrail.batch SET first_index = 11 WHERE id = 3",
         "batch: log acme, entry 11, batch 3, in batch: first_index: expected '10', found '11'",
@@ -235,12 +227,12 @@ STRUCTURAL = {
         "log: log acme, in log: expected 'size 120",
     ),
     "the head's frontier is changed": (
-        flip("log", "frontier", "tenant = 'acme'"),
+        flip_bit("log", "frontier", "tenant = 'acme'"),
         "log: log acme, in log: expected 'size 120",
     ),
     "the head is deleted": ("DELETE FROM prooftrail.log WHERE tenant = 'acme'", "log: log acme, in log: expected"),
     "a remembered checkpoint's root is changed": (
-        flip("checkpoint", "root", "tenant = 'acme' AND size = 60"),
+        flip_bit("checkpoint", "root", "tenant = 'acme' AND size = 60"),
         "checkpoint: log acme, in checkpoint: expected '60 ",
     ),
     "a remembered checkpoint's size is changed": (
@@ -260,7 +252,7 @@ STRUCTURAL = {
         "checkpoint: log acme, in checkpoint: size 120:",
     ),
     "a key's digest is changed": (
-        flip("event_key", "digest", "id = 'event-3' AND tenant = 'acme'"),
+        flip_bit("event_key", "digest", "id = 'event-3' AND tenant = 'acme'"),
         "key: log acme, entry 3, event 'event-3'",
     ),
     "a key's time is changed": (
