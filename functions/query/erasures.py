@@ -12,13 +12,13 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from parameters import ReaderParameters, body_of, parameters_of
-from problems import unusable_body
 from prooftrail import erasure, search
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.erasure import Conflict, Erasure, Forbidden
 from prooftrail.event import Target
 from prooftrail.problem import Problem
 from reader import Reader, presented_key, reader_of
+from refusals import unusable_body
 
 router = APIGatewayRouter()  # type: ignore[no-untyped-call]  # theirs
 

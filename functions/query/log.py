@@ -13,7 +13,6 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from parameters import ConsistencyParameters, ProofParameters, ReaderParameters, parameters_of
-from problems import bad_request, one_owner
 from prooftrail import entries, proofs, search
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.archive_bucket import ArchiveBucket
@@ -24,6 +23,7 @@ from prooftrail.ledger.tiles import InvalidTile, Tile
 from prooftrail.problem import Problem
 from prooftrail.proofs import NoCheckpoint, NotCovered
 from reader import Reader, own_settings, reader_of
+from refusals import bad_request, one_owner
 
 TEXT = "text/plain; charset=utf-8"
 SOON = {"Retry-After": "60"}  # seconds within which a checkpoint follows an entry

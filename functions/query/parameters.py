@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from aws_lambda_powertools.utilities.data_classes.common import BaseProxyEvent
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from problems import bad_request, unusable_body
+from refusals import bad_request, unusable_body
 
 
 def _in_utc(time: datetime) -> datetime:

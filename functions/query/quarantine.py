@@ -12,13 +12,13 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from parameters import QuarantineParameters, ReaderParameters, parameters_of
-from problems import bad_request
 from prooftrail import quarantine, search
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.event import Target
 from prooftrail.problem import Problem
 from prooftrail.quarantine import Filter, Quarantined, UnknownRecord
 from reader import Reader, reader_of
+from refusals import bad_request
 
 router = APIGatewayRouter()  # type: ignore[no-untyped-call]  # theirs
 

@@ -20,7 +20,6 @@ import log
 import observed
 import quarantine
 from parameters import EventParameters, EventsParameters, parameters_of
-from problems import bad_request, one_owner, response
 from prooftrail import aws, search
 from prooftrail.aws import AwsUnavailable
 from prooftrail.database import Connection
@@ -30,6 +29,7 @@ from prooftrail.event import Target
 from prooftrail.problem import Problem
 from prooftrail.telemetry import logger
 from reader import connect, database, own_settings, reader_of
+from refusals import bad_request, one_owner, response
 
 LONGEST_SILENCE = timedelta(hours=1)  # of continuous verification, which is scheduled every quarter of it
 PAGE_BYTES = 2_000_000  # of events in one answer; escaped once more it must stay below Lambda's 6 MB

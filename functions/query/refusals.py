@@ -1,4 +1,4 @@
-"""The API's answers to what went wrong: a `Problem` as Powertools wants it, and those that several routes give."""
+"""What the API refuses: a `Problem` as Powertools wants it, and those that several routes give."""
 
 from __future__ import annotations
 
