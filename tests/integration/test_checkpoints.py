@@ -209,7 +209,8 @@ BATCH, HEAD = "UPDATE prooftrail.batch SET", "UPDATE prooftrail.log SET"
 OF_ACME, FIFTH_ON = "tenant = 'acme'", "tenant = 'acme' AND first_index = 4"
 TAMPERED = {
     "a leaf hash": flip_bit("batch", "leaf_hashes", FIFTH_ON),
-    "leaf hashes swapped": f"{BATCH} leaf_hashes = substr(leaf_hashes, 33, 64) || substr(leaf_hashes, 1, 32) WHERE {FIFTH_ON}",
+    "leaf hashes swapped": f"{BATCH} leaf_hashes = substr(leaf_hashes, 33, 64) || substr(leaf_hashes, 1, 32)"
+    f" WHERE {FIFTH_ON}",
     "a batch's root": flip_bit("batch", "root", FIFTH_ON),
     "a batch removed": f"DELETE FROM prooftrail.batch WHERE {FIFTH_ON}",
     "the last batch removed": "DELETE FROM prooftrail.batch WHERE tenant = 'acme' AND first_index = 7",
