@@ -86,8 +86,9 @@ class Store:
         return self._connection is connection
 
     def append(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> list[Receipt]:
-        """Store the accepted and quarantine the rejected, all or nothing; a receipt for each accepted one, in their order.
+        """Store the accepted and quarantine the rejected; a receipt for each accepted one, in their order.
 
+        All or nothing, unless the database itself refuses an event: what goes around it takes several transactions.
         An event that breaks its tenant's rules is rejected too, or flagged where they say so (see `rules`).
 
         Raises `psycopg.OperationalError` for faults that pass; then nothing was stored, or, if the connection broke while

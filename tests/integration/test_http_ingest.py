@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import http_ingest
 import http_request
@@ -472,6 +473,18 @@ class TestOutages:
             answer = posting(path, native(), url=AWAY, seconds=3, answer=True)
             assert (answer["statusCode"], answer["headers"]["Retry-After"]) == (503, "10")
             assert answer["headers"]["Content-Type"] == "application/problem+json"
+
+    def test_that_are_a_lock_which_somebody_holds_are_answered_likewise_while_there_is_time(
+        self, database: LogDatabase, posting: Posting
+    ) -> None:
+        event = native()
+        month = f"prooftrail.event_{event['time'][:4]}_{event['time'][5:7]}"
+        impatient = make_conninfo(database.url, options="-c role=prooftrail_ingest -c lock_timeout=500ms")
+        posting("/events", native(), url=impatient)
+        with database.admin.transaction():
+            database.admin.execute(f"LOCK {month} IN ACCESS EXCLUSIVE MODE".encode())  # as an erasure does that rewrites it
+            assert posting("/events", event, seconds=3)[0] == 503
+        assert posting("/events", event)[0] == 201
 
     def test_of_a_schema_registry_are_answered_with_503_and_nothing_is_stored(
         self, database: LogDatabase, posting: Posting, monkeypatch: pytest.MonkeyPatch

@@ -201,3 +201,18 @@ def schema_document(database: LogDatabase) -> str:
             table = name
         lines.append(f"| {column} | {kind} | {'yes' if nullable else 'no'} | {meaning or ''} |")
     return "\n".join(lines) + "\n"
+
+
+def test_a_function_s_login_waits_for_no_lock_and_holds_none_for_ever(
+    database: LogDatabase, template_database: str
+) -> None:
+    query = """
+        SELECT rolname, setting FROM pg_db_role_setting
+        JOIN pg_database ON pg_database.oid = setdatabase
+        JOIN pg_roles ON pg_roles.oid = setrole, unnest(setconfig) AS setting
+        WHERE datname = %s
+    """
+    settings = set(database.admin.execute(query, [template_database]))
+    idle = "idle_in_transaction_session_timeout"
+    assert settings >= {("prooftrail_ingest", "lock_timeout=5s"), ("prooftrail_ingest", f"{idle}=60s")}
+    assert settings >= {("prooftrail_query", "statement_timeout=20s"), ("prooftrail_query", f"{idle}=30s")}
