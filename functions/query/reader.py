@@ -11,7 +11,7 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 from parameters import ReaderParameters
 from prooftrail import api_keys, settings, system
 from prooftrail.database import Connection, Database
-from prooftrail.event import OWN_TENANT, Actor, Target, own_event
+from prooftrail.event import OWN_TENANT, Actor, Event, Target, own_event
 from prooftrail.problem import Problem
 
 PATIENCE = 5.0  # seconds to wait for the database: a person is waiting too
@@ -28,22 +28,32 @@ class Reader(NamedTuple):
     def record(self, action: str, tenants: set[str], target: Target | None = None, **outcome: Any) -> None:
         """Append the read to the log of every tenant whose events are about to be answered.
 
-        Where there are none: to the log of the reader's own tenant, or, for an operator, of none.
+        Where there are none: to the log of the reader's own tenant, or, for an operator, of none. A question to all tenants
+        may name a person of one, whom an erasure must find: it is kept in the log of none, and theirs refer to it.
         """
+        named = tenants or {self.holder.tenant} - {api_keys.ALL_TENANTS} or {OWN_TENANT}
+        query = {name: values[0] for name, values in self.request.resolved_query_string_parameters.items()}
+        questions: list[Event] = []
+        asked: dict[str, Any] = {"query": query}
+        if query and self.tenant == api_keys.ALL_TENANTS and named != {OWN_TENANT}:
+            questions = [self._read(OWN_TENANT, action, target, asked | outcome)]
+            asked = {"question": questions[0].id}
+        reads = [self._read(name, action, target, asked | outcome) for name in sorted(named)]
+        with self.connection.transaction():
+            system.record(self.connection, *questions, *reads)
+            # Commit. A crash after it leaves a read on record that was never answered; before, neither.
+
+    def _read(self, tenant: str, action: str, target: Target | None, said: dict[str, Any]) -> Event:
+        identity = self.request.request_context.identity
         actor = Actor(
             type="api_key",
             id=str(self.holder.id),
             name=self.holder.label or None,
-            ip=self.request.request_context.identity.source_ip,
-            user_agent=self.request.request_context.identity.user_agent,
+            ip=identity.source_ip,
+            user_agent=identity.user_agent,
         )
-        query = {name: values[0] for name, values in self.request.resolved_query_string_parameters.items()}
-        asked = {"path": self.request.path, "query": query, **outcome}
-        named = tenants or ({self.holder.tenant} - {api_keys.ALL_TENANTS}) or {OWN_TENANT}
-        reads = [own_event(action, tenant=name, actor=actor, target=target, metadata=asked) for name in sorted(named)]
-        with self.connection.transaction():
-            system.record(self.connection, *reads)
-            # Commit. A crash after it leaves a read on record that was never answered; before, neither.
+        metadata = {"path": self.request.path, **said}
+        return own_event(action, tenant=tenant, actor=actor, target=target, metadata=metadata)
 
 
 def reader_of(request: APIGatewayProxyEvent, asked: ReaderParameters) -> Reader:

@@ -579,6 +579,21 @@ def test_reads_that_found_nobodys_events_are_erased_from_the_log_of_none(
     assert reads == [(None,), ({"actor": PERSON, "tenant": "globex"},), ({"actor": "u-1", "tenant": "acme"},)]
 
 
+def test_a_question_to_all_tenants_is_in_the_log_of_none_alone_where_an_erasure_finds_it(
+    database: LogDatabase, ingesting: Ingesting, asking: Asking, erase: Callable[..., Any]
+) -> None:
+    ingesting(sqs(*(native(tenant=tenant, actor={"id": PERSON}) for tenant in ("acme", "globex"))))
+    assert len(asking("/events", actor=PERSON)[1]["events"]) == 2
+    assert erase("--actor", PERSON).exit_code == 0
+    reads = database.admin.execute(
+        "SELECT tenant, id, metadata FROM prooftrail.event WHERE action = 'events.read' ORDER BY tenant"
+    ).fetchall()
+    (none, question, erased), *others = reads
+    assert (none, erased) == (OWN_TENANT, None)
+    referring = {"path": "/events", "question": question, "returned": 2}
+    assert [(tenant, said) for tenant, _, said in others] == [("acme", referring), ("globex", referring)]
+
+
 def test_an_owner_who_is_no_superuser_erases_too(
     database: LogDatabase, ingesting: Ingesting, archiving: Archiving, erase: Callable[..., Any], locked: str
 ) -> None:
