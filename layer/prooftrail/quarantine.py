@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from prooftrail import formats, system
 from prooftrail.database import Connection
 from prooftrail.errors import PermanentError, RetryableError
-from prooftrail.event import Actor, Event, Target, own_event
+from prooftrail.event import Event, Target, own_event
 from prooftrail.formats import Accepted, Defaults, RawRecord, Rejected
 from prooftrail.settings import IngestSettings
 from prooftrail.store import Receipt, Store, storable
@@ -199,7 +199,8 @@ def discard(connection: Connection, id: int, reason: str, *, clear: bool = False
             if error.sqlstate != FORBIDDEN:
                 raise
             raise Held(f"{error.diag.message_primary}: discard it without --clear, or release the hold") from None
-        system.record(connection, _event(connection, "quarantine.discard", origin, reason=reason, cleared=clear))
+        said = {"reason": reason, "cleared": clear}
+        system.record(connection, _event("quarantine.discard", origin, metadata=said))
         # Commit. Before it the record waits as it was; after it the log says why it does not.
 
 
@@ -228,7 +229,7 @@ def _store(
     while (refusal := _of_itself(record, rejected)) is None:
         became = [Identity(*_identity(item.event)) for item in accepted]
         said: dict[str, Any] = {"events": len(became), "became": _named(became), "quarantined": len(rejected)}
-        replayed = _event(connection, "quarantine.replay", record.origin, **said)
+        replayed = _event("quarantine.replay", record.origin, actor=system.login(connection), metadata=said)
         with connection.transaction() as savepoint:
             receipts = Store(connection).append([*accepted, Accepted(record, replayed)], rejected)[:-1]
             refusals = [receipt.refusal for receipt in receipts if receipt.refusal is not None]
@@ -252,16 +253,13 @@ def _keep(connection: Connection, id: int, refusal: Rejected) -> Attempt:
     detail = storable(refusal.detail)
     connection.execute("SELECT prooftrail.keep_waiting(%s, %s, %s)", [id, refusal.reason, detail])
     origin = refusal.record.origin
-    event = _event(connection, "quarantine.replay", origin, outcome="failure", reason=refusal.reason)
+    event = _event("quarantine.replay", origin, outcome="failure", metadata={"reason": refusal.reason})
     system.record(connection, event)
     return Attempt(id, origin, reason=refusal.reason, detail=detail)
 
 
-def _event(connection: Connection, action: str, origin: str, outcome: str = "success", **said: Any) -> Event:
-    row = connection.execute("SELECT session_user").fetchone()
-    assert row is not None
-    login = Actor(type="database_login", id=row[0])
-    return own_event(action, outcome=outcome, actor=login, target=Target(type="record", id=origin), metadata=said)
+def _event(action: str, origin: str, **fields: Any) -> Event:
+    return own_event(action, target=Target(type="record", id=origin), **fields)
 
 
 def _identity(event: Event) -> tuple[str, str, str]:

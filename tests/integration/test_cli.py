@@ -99,6 +99,14 @@ def test_keys_are_listed_without_themselves_and_revoked_by_number(database: LogD
     assert "expected the id of a key in use" in fails(run("key", "revoke", number))
 
 
+def test_what_an_administrator_does_is_on_record_with_the_login(database: LogDatabase, url: str) -> None:
+    run("key", "create", "--tenant", "acme")
+    run("hold", "place", "--tenant", "acme", "--reason", "lawsuit")
+    rows = database.admin.execute("SELECT action, actor_type, actor_id FROM prooftrail.event ORDER BY batch_id").fetchall()
+    ((login,),) = database.admin.execute("SELECT session_user").fetchall()
+    assert rows == [(action, "database_login", login) for action in ("key.create", "hold.place")]
+
+
 @pytest.mark.parametrize("options", [[], ["--tenant", "acme", "--operator"]], ids=["neither", "both"])
 def test_a_key_is_for_one_tenant_or_for_an_operator(options: list[str]) -> None:
     assert "expected either --tenant NAME or --operator" in fails(run("key", "create", *options))
