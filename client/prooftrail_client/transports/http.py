@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import email.utils
-import hashlib
 import http.client
 import json
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +26,8 @@ _REFUSED = frozenset({"rejected", "conflict", "quarantined"})
 class HttpTransport:
     """Sends to the service's API at `url`, below which ``/events/batch`` lies, as the owner of an API key.
 
-    `key` may be a function that is called for each request, for keys that are renewed. `timeout` is in seconds.
+    `key` may be a function that is called for each request, for keys that are renewed. `headers` go along with each, such
+    as the ``x-api-key`` of a gateway that asks for one. `timeout` is in seconds.
     """
 
     largest_event = 1_000_000
@@ -37,6 +37,7 @@ class HttpTransport:
         url: str,
         key: str | Callable[[], str],
         *,
+        headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         context: ssl.SSLContext | None = None,
     ) -> None:
@@ -45,6 +46,7 @@ class HttpTransport:
             raise ValueError(f"url: expected http(s)://host[:port][/path], got {url!a}")
         self._path = parts.path.rstrip("/") + "/events/batch"
         self._key = key if callable(key) else lambda: key
+        self._headers = dict(headers or {})
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
             self._connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
@@ -68,14 +70,9 @@ class HttpTransport:
         self._connection.close()
 
     def _post(self, body: bytes) -> tuple[int, bytes]:
-        headers = {
-            "Authorization": f"Bearer {self._key()}",
-            "Content-Type": "application/x-ndjson",
-            # The same for the same batch, so that one whose answer got lost is not worked on twice.
-            "Idempotency-Key": hashlib.sha256(body).hexdigest(),
-        }
+        own = {"Authorization": f"Bearer {self._key()}", "Content-Type": "application/x-ndjson"}
         try:
-            response, answer = self._exchange(body, headers)
+            response, answer = self._exchange(body, self._headers | own)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()  # the next request opens another
             raise AuditTransportError(f"{self._path}: {type(error).__name__}: {error}") from error
