@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import prooftrail
 
 PROJECT = Path(__file__).parents[2]
 PROGRAM = (
@@ -44,3 +48,8 @@ def test_a_function_loads_only_what_it_needs_to_start(function: str, forbidden: 
     assert {"prooftrail", function} <= loaded
     # Powertools looks whether there is a botocore, and its bare package costs a millisecond; what is in it costs hundreds.
     assert {module for module in loaded - {"botocore"} if {module, module.partition(".")[0]} & forbidden} == set()
+
+
+def test_the_map_names_every_module_once() -> None:
+    named = re.findall("``([a-z_]+)``", prooftrail.__doc__ or "")
+    assert sorted(named) == sorted(module.name for module in pkgutil.iter_modules(prooftrail.__path__))
