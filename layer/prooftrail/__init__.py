@@ -2,7 +2,7 @@
 
 The map, from what people do to what everything rests on; imports point downwards only:
 
-- ``cli``: what an operator does from a shell; ``invocation``: a function called as Lambda would; ``drill``: tampering, found out
+- ``cli``: what operators do from a shell; ``invocation``: a function called as Lambda would; ``drill``: tampering found out
 - ``bundle``: an answer that proves itself, and the program that checks it; ``proofs``: of one event, and of the log
 - ``verification``: is everything stored what the logs committed to?
 - ``erasure``, ``holds``: what must go, and what must stay; ``quarantine``: what waits to be read again
