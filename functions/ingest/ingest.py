@@ -23,12 +23,12 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-import sources
+import envelopes
 import writer
+from envelopes import Delivery, Envelope
 from prooftrail.errors import DatabaseUnavailable, RetryableError
 from prooftrail.formats import Accepted, RawRecord, Rejected
 from prooftrail.telemetry import MetricUnit, logger, metrics
-from sources import Batch, Delivery
 
 RESERVE = 5.0  # seconds of the function's time kept back for answering
 
@@ -41,20 +41,20 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     Raises `RetryableError` where the broker would not understand such an answer, and `UnknownEnvelope` for a source that
     is none of ours.
     """
-    batch = sources.of(event)
+    envelope = envelopes.of(event)
     seconds = context.get_remaining_time_in_millis() / 1000 - RESERVE
     deadline = time.monotonic() + seconds
     reading = _Reading(deadline - seconds / 2)  # the other half is for the database
-    reading.read(batch.deliveries)
+    reading.read(envelope.deliveries)
     try:
         receipts = writer.writer().append(reading.accepted, reading.rejected, deadline)
     except DatabaseUnavailable as error:
-        return _ask_again(batch, batch.deliveries, error)
+        return _ask_again(envelope, envelope.deliveries, error)
     # Committed: a crash from here on means a redelivery that finds duplicates.
-    writer.report(len(batch.deliveries), receipts, reading.rejected)
-    if batch.tombstones:
-        metrics.add_metric("Tombstones", MetricUnit.Count, batch.tombstones)
-    return _ask_again(batch, reading.waiting, reading.cause) if reading.cause else {"batchItemFailures": []}
+    writer.report(len(envelope.deliveries), receipts, reading.rejected)
+    if envelope.tombstones:
+        metrics.add_metric("Tombstones", MetricUnit.Count, envelope.tombstones)
+    return _ask_again(envelope, reading.waiting, reading.cause) if reading.cause else {"batchItemFailures": []}
 
 
 class _Reading:
@@ -91,10 +91,10 @@ class _Reading:
                 self.rejected.append(outcome)
 
 
-def _ask_again(batch: Batch, waiting: Sequence[Delivery], cause: RetryableError) -> dict[str, Any]:
+def _ask_again(envelope: Envelope, waiting: Sequence[Delivery], cause: RetryableError) -> dict[str, Any]:
     """Make the broker deliver again what waits: by the answer where it understands one, else by raising the cause."""
     logger.error("records will be redelivered", extra={"records": len(waiting), "cause": str(cause)})
     metrics.add_metric("Redelivered", MetricUnit.Count, len(waiting))
-    if batch.broker == "sqs" or (batch.broker == "kafka" and writer.own_settings().kafka_partial_failures):
+    if envelope.broker == "sqs" or (envelope.broker == "kafka" and writer.own_settings().kafka_partial_failures):
         return {"batchItemFailures": [{"itemIdentifier": delivery.identifier} for delivery in waiting]}
     raise cause

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+import envelopes
 import ingest
-import sources
 from prooftrail import formats
 from prooftrail.errors import DatabaseUnavailable, RetryableError
 from tests.conftest import LogDatabase
@@ -87,7 +87,7 @@ def untraced(database: LogDatabase, batch: dict[str, Any]) -> int:
     """How many records of a batch are neither in quarantine, whole or in part, nor an event that is called like them."""
     rows = database.admin.execute("SELECT origin FROM prooftrail.quarantine UNION SELECT id FROM prooftrail.event")
     kept = {name for (origin,) in rows for name in (origin, origin.rpartition(":")[0])}
-    return sum(kept.isdisjoint(names(each.record)) for each in sources.of(batch).deliveries)
+    return sum(kept.isdisjoint(names(each.record)) for each in envelopes.of(batch).deliveries)
 
 
 def names(record: formats.RawRecord) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import sources
+import envelopes
 from http_request import Request
 from prooftrail import formats
 from prooftrail.formats import Accepted, RawRecord
@@ -44,8 +44,8 @@ BROKERS = {
 HTTP = {"ingest-http.json": 1, "ingest-http-batch.json": 3}  # how many events each posts
 
 
-def batch(name: str) -> sources.Batch:
-    return sources.of(json.loads((EVENTS / name).read_bytes()))
+def batch(name: str) -> envelopes.Envelope:
+    return envelopes.of(json.loads((EVENTS / name).read_bytes()))
 
 
 def outcomes(name: str) -> list[Any]:

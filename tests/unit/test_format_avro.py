@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import sources
+import envelopes
 from prooftrail import formats
 from prooftrail.errors import ConfigurationError, InvalidRecord, SchemaRegistryUnavailable
 from prooftrail.event import Event
@@ -364,7 +364,7 @@ def test_what_lambda_decoded_already_is_json_like_any_other() -> None:
 def test_the_sample_is_whole_where_the_registry_knows_its_schema(registry: Registry) -> None:
     events = PROJECT / "events"
     registry.schemas[7] = {"schema": (events / "audit-event.avsc").read_text()}
-    deliveries = sources.of(json.loads((events / "ingest-kafka-avro.json").read_bytes())).deliveries
+    deliveries = envelopes.of(json.loads((events / "ingest-kafka-avro.json").read_bytes())).deliveries
     encoded, decoded = [outcome for delivery in deliveries for outcome in formats.read(delivery.record, LATEST)]
     assert isinstance(encoded, Accepted)
     assert isinstance(decoded, Accepted)

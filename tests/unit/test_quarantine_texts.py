@@ -7,7 +7,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sources
+import envelopes
 from prooftrail.cli import quarantine
 from prooftrail.redrive import ORIGIN
 from tests.factories import sqs
@@ -28,7 +28,7 @@ def origin_of(name: str) -> tuple[str, str, dict[str, str]]:
     """The message's own name, the one that it gets, and its headers."""
     batch = sqs("{}")
     batch["Records"][0]["messageAttributes"] = {ORIGIN: {"dataType": "String", "stringValue": name}}
-    (delivery,) = sources.of(batch).deliveries
+    (delivery,) = envelopes.of(batch).deliveries
     return f"sqs:events:{delivery.identifier}", delivery.record.origin, dict(delivery.record.headers)
 
 

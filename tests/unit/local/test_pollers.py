@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika.spec import BasicProperties
 
-import sources
+import envelopes
 from local.pollers import kafka, rabbitmq
 from local.pollers.function import MOST_BYTES, within_payload
 
@@ -79,7 +79,7 @@ def test_ingest_reads_what_was_sent_to_kafka(
     value: bytes, key: bytes | None, headers: list[tuple[str, bytes | None]]
 ) -> None:
     event = kafka.event_of(SERVERS, [kafka.record_of(message(value=value, key=key, headers=headers))])
-    (delivery,) = sources.of(event).deliveries
+    (delivery,) = envelopes.of(event).deliveries
     assert delivery.record.body == value
 
 
@@ -173,7 +173,7 @@ def test_headers_of_any_type_have_json_s_nearest() -> None:
 @given(st.binary(), st.dictionaries(st.text(max_size=20), st.text() | st.integers(-(2**62), 2**62) | st.booleans()))
 def test_ingest_reads_what_was_sent_to_rabbitmq(body: bytes, headers: dict[str, Any]) -> None:
     one = rabbitmq.record_of(BasicProperties(headers=headers, message_id="m-1"), redelivered=False, body=body)
-    (delivery,) = sources.of(rabbitmq.event_of("events", "/", [one])).deliveries
+    (delivery,) = envelopes.of(rabbitmq.event_of("events", "/", [one])).deliveries
     assert (delivery.record.body, delivery.record.origin) == (body, "rabbitmq:/:events:m-1")
 
 

@@ -1,4 +1,4 @@
-"""Source envelopes become raw records: their bytes, headers and names, for whatever a broker carries."""
+"""Envelopes become raw records: their bytes, headers and names, for whatever a broker carries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import sources
+import envelopes
 from prooftrail.errors import UnknownEnvelope
 from prooftrail.formats import RawRecord
 from tests.factories import kafka, kafka_record, native, rabbitmq, rabbitmq_message, sqs, sqs_record
@@ -28,7 +28,7 @@ BYTES = st.lists(st.integers(-128, 255), max_size=20)
 
 
 def records(event: dict[str, Any]) -> list[RawRecord]:
-    return [delivery.record for delivery in sources.of(event).deliveries]
+    return [delivery.record for delivery in envelopes.of(event).deliveries]
 
 
 def record(event: dict[str, Any]) -> RawRecord:
@@ -38,7 +38,7 @@ def record(event: dict[str, Any]) -> RawRecord:
 
 def fits(found: RawRecord) -> None:
     """What every record must be so that whatever becomes of it can be stored."""
-    assert 0 < len(found.origin) <= sources.LONGEST_ORIGIN
+    assert 0 < len(found.origin) <= envelopes.LONGEST_ORIGIN
     for text in (found.origin, *found.headers, *found.headers.values()):
         assert "\0" not in text
         text.encode()
@@ -60,7 +60,7 @@ class TestSqs:
         assert found.headers == {"content-type": "application/cloudevents+json", "ce_id": "7", "raw": "a\\xff\\0"}
 
     def test_a_message_that_has_to_come_again_is_called_by_its_id(self) -> None:
-        batch = sources.of(sqs("a", "b"))
+        batch = envelopes.of(sqs("a", "b"))
         assert [delivery.identifier for delivery in batch.deliveries] == [
             delivery.record.origin.rpartition(":")[2] for delivery in batch.deliveries
         ]
@@ -89,8 +89,8 @@ class TestKafka:
         found = RawRecord(
             f"kafka:{cluster}:t:3:7:1790000000007", b"\x00\xff", {":key": "k", ":time": f"{SENT}.007000+00:00"}
         )
-        assert sources.of(event) == sources.Batch(
-            "kafka", [sources.Delivery(found, {"partition": "t-3", "offset": 7}, "t-3")], tombstones=0
+        assert envelopes.of(event) == envelopes.Envelope(
+            "kafka", [envelopes.Delivery(found, {"partition": "t-3", "offset": 7}, "t-3")], tombstones=0
         )
 
     def test_a_redelivery_from_other_bootstrap_servers_is_called_the_same(self) -> None:
@@ -104,13 +104,13 @@ class TestKafka:
     def test_topics_and_partitions_of_one_batch_are_lines_of_their_own(self) -> None:
         places = [("a", 0, 5), ("a", 1, 5), ("b", 0, 9), ("a", 0, 6)]
         sent = [kafka_record("x", offset, partition, topic) for topic, partition, offset in places]
-        found = [(each.line, each.identifier["offset"]) for each in sources.of(kafka(*sent)).deliveries]
+        found = [(each.line, each.identifier["offset"]) for each in envelopes.of(kafka(*sent)).deliveries]
         assert found == [("a-0", 5), ("a-0", 6), ("a-1", 5), ("b-0", 9)]
 
     @pytest.mark.parametrize("tombstone", [{"value": None}, {}])
     def test_a_tombstone_is_counted_and_holds_nothing(self, tombstone: dict[str, Any]) -> None:
         gone = {name: value for name, value in kafka_record("x", 1, key="k").items() if name != "value"} | tombstone
-        batch = sources.of(kafka(kafka_record("a", 0), gone, kafka_record("", 2)))
+        batch = envelopes.of(kafka(kafka_record("a", 0), gone, kafka_record("", 2)))
         assert (batch.tombstones, [each.record.body for each in batch.deliveries]) == (1, [b"a", b""])
 
     def test_headers_are_bytes_with_or_without_a_sign_and_the_last_of_a_name_counts(self) -> None:
@@ -203,7 +203,7 @@ class TestRabbit:
     def test_several_queues_come_in_one_batch_and_nothing_can_come_again_alone(self) -> None:
         event = rabbitmq(rabbitmq_message("a"), queue="one")
         event["rmqMessagesByQueue"] |= rabbitmq(rabbitmq_message("b"), host="two")["rmqMessagesByQueue"]
-        batch = sources.of(event)
+        batch = envelopes.of(event)
         assert [each.record.body for each in batch.deliveries] == [b"a", b"b"]
         assert [(each.identifier, each.line) for each in batch.deliveries] == [(None, None)] * 2
 
@@ -231,7 +231,7 @@ class TestRabbit:
 @example({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}})
 def test_what_no_broker_sends_is_refused_whole(event: Any) -> None:
     with pytest.raises(UnknownEnvelope):
-        sources.of(event)
+        envelopes.of(event)
 
 
 @pytest.mark.parametrize("event", [{"Records": []}, {"eventSource": "aws:rmq", "rmqMessagesByQueue": {}}, kafka()])
@@ -242,5 +242,5 @@ def test_an_empty_batch_holds_nothing(event: dict[str, Any]) -> None:
 def test_when_a_record_was_sent_is_known_where_a_redelivery_says_the_same() -> None:
     message = sqs_record("{}") | {"attributes": {"SentTimestamp": "1795163400250"}}
     batches = [{"Records": [message]}, kafka(kafka_record({}, offset=0)), rabbitmq(rabbitmq_message({}))]
-    times = [delivery.record.headers.get(":time") for batch in batches for delivery in sources.of(batch).deliveries]
+    times = [delivery.record.headers.get(":time") for batch in batches for delivery in envelopes.of(batch).deliveries]
     assert times == ["2026-11-20T08:30:00.250000+00:00", "2026-09-21T14:13:20+00:00", None]

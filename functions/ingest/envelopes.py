@@ -1,4 +1,4 @@
-"""Source envelopes: a Lambda event of each broker becomes raw records, each with a name that a redelivery repeats.
+"""Envelopes: a Lambda event of each broker becomes raw records, each with a name that a redelivery repeats.
 
 Sources: AWS Lambda Developer Guide, "Using Lambda with Amazon SQS", "Using Lambda with Amazon MSK", "Using Lambda with
 self-managed Apache Kafka" and "Using Lambda with Amazon MQ". EventBridge comes by SQS, as a body like any other.
@@ -45,7 +45,7 @@ class Delivery(NamedTuple):
     line: str | None = None
 
 
-class Batch(NamedTuple):
+class Envelope(NamedTuple):
     """What one invocation was handed; `tombstones` are records of Kafka without a value, which hold nothing to keep."""
 
     broker: Literal["sqs", "kafka", "rabbitmq"]
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
     tombstones: int = 0
 
 
-def of(event: Any) -> Batch:
+def of(event: Any) -> Envelope:
     """Unwrap the event of any source. Raises `UnknownEnvelope` for what none of them sends."""
     if isinstance(event, dict):
         if event.get("eventSource") in ("aws:kafka", "SelfManagedKafka"):
@@ -87,9 +87,9 @@ class _SqsBatch(msgspec.Struct):
     records: list[_Message] = msgspec.field(name="Records")
 
 
-def from_sqs(event: dict[str, Any]) -> Batch:
+def from_sqs(event: dict[str, Any]) -> Envelope:
     """Unwrap an SQS batch; message attributes are the records' headers. Raises `UnknownEnvelope` for anything else."""
-    return Batch("sqs", [_of_message(message) for message in _convert(event, _SqsBatch).records])
+    return Envelope("sqs", [_of_message(message) for message in _convert(event, _SqsBatch).records])
 
 
 def _of_message(message: _Message) -> Delivery:
@@ -138,7 +138,7 @@ class _KafkaBatch(msgspec.Struct, rename="camel"):
     event_source_arn: str = ""
 
 
-def from_kafka(event: dict[str, Any]) -> Batch:
+def from_kafka(event: dict[str, Any]) -> Envelope:
     """Unwrap a batch of Amazon MSK or of a self-managed cluster, of any topics and partitions.
 
     What a mapping with a schema registry decoded is JSON already; its headers ``:schema-id`` and ``:schema-format`` say
@@ -149,7 +149,7 @@ def from_kafka(event: dict[str, Any]) -> Batch:
     cluster = batch.event_source_arn.partition(":cluster/")[2].partition("/")[0] or "self-managed"
     records = [record for partition in batch.records.values() for record in partition]
     kept = [record for record in records if record.value is not None]
-    return Batch("kafka", [_of_kafka(record, cluster) for record in kept], len(records) - len(kept))
+    return Envelope("kafka", [_of_kafka(record, cluster) for record in kept], len(records) - len(kept))
 
 
 def _of_kafka(record: _KafkaRecord, cluster: str) -> Delivery:
@@ -187,14 +187,14 @@ class _RabbitBatch(msgspec.Struct, rename="camel"):
 _DELIVERY_HEADERS = ("x-delivery-count", "x-acquired-count", "x-death", "x-first-death-", "x-last-death-")
 
 
-def from_rabbitmq(event: dict[str, Any]) -> Batch:
+def from_rabbitmq(event: dict[str, Any]) -> Envelope:
     """Unwrap a batch of RabbitMQ on Amazon MQ, of any queues and virtual hosts.
 
     Properties are headers too: ``content-type`` and ``content-encoding``, the others with a colon before the name
     (``:message-id``, ``:app-id``). Raises `UnknownEnvelope` for anything else.
     """
     queues = _convert(event, _RabbitBatch).queues
-    return Batch("rabbitmq", [_of_rabbitmq(message, name) for name, messages in queues.items() for message in messages])
+    return Envelope("rabbitmq", [_of_rabbitmq(message, name) for name, messages in queues.items() for message in messages])
 
 
 def _of_rabbitmq(message: _RabbitMessage, name: str) -> Delivery:
@@ -239,10 +239,10 @@ def _sent(milliseconds: str) -> dict[str, str]:
     return {":time": (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(milliseconds))).isoformat()}
 
 
-_Envelope = TypeVar("_Envelope", bound=msgspec.Struct)
+_Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
-def _convert(event: dict[str, Any], kind: type[_Envelope]) -> _Envelope:
+def _convert(event: dict[str, Any], kind: type[_Shape]) -> _Shape:
     try:
         return msgspec.convert(event, kind)
     except msgspec.ValidationError as error:
