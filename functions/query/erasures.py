@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
+from answers import answer
 from parameters import ReaderParameters, body_of, parameters_of
 from prooftrail import erasure, search
 from prooftrail.api_keys import ALL_TENANTS
@@ -30,7 +30,7 @@ def erasures() -> Response[str]:
     with search.reading_as(reader.connection, reader.tenant):
         found = erasure.listing(reader.connection)
     reader.record("erasures.read", {item.tenant for item in found}, returned=len(found))
-    return _json(HTTPStatus.OK, {"erasures": [_document(item) for item in found]})
+    return answer({"erasures": [_document(item) for item in found]})
 
 
 @router.get("/erasures/<id>")
@@ -39,7 +39,7 @@ def one_erasure(id: str) -> Response[str]:
     reader = _privacy_reader(parameters_of(router.current_event, ReaderParameters))
     found = _found(reader, id)
     reader.record("erasures.read", {found.tenant}, _target(found.id), returned=1)
-    return _json(HTTPStatus.OK, _document(found))
+    return answer(_document(found))
 
 
 @router.post("/erasures")
@@ -57,7 +57,7 @@ def request() -> Response[str]:
         id = erasure.request(reader.connection, key, reader.tenant, part, subject, reason=asked.reason)
         reader.record("privacy.request", {reader.tenant}, _target(id), erasure=id, part=part, reason=asked.reason)
         # Commit: the request, and the record that it was made.
-    return _json(HTTPStatus.CREATED, _document(_found(reader, str(id))), {"Location": f"/erasures/{id}"})
+    return answer(_document(_found(reader, str(id))), HTTPStatus.CREATED, {"Location": f"/erasures/{id}"})
 
 
 @router.post("/erasures/<id>/approval")
@@ -69,7 +69,7 @@ def approval(id: str) -> Response[str]:
         erasure.approve(reader.connection, presented_key(router.current_event) or "", found.id)
         reader.record("privacy.approve", {found.tenant}, _target(found.id), erasure=found.id)
         # Commit: the approval, and the record that it was given. What follows is the archive function's affair.
-    return _json(HTTPStatus.ACCEPTED, _document(_found(reader, id)))
+    return answer(_document(_found(reader, id)), HTTPStatus.ACCEPTED)
 
 
 def _privacy_reader(asked: ReaderParameters) -> Reader:
@@ -122,7 +122,3 @@ def _document(item: Erasure) -> dict[str, Any]:
         "entries": item.entries,
         "quarantined": item.quarantined,
     }
-
-
-def _json(status: HTTPStatus, value: Any, headers: dict[str, str] | None = None) -> Response[str]:
-    return Response(status, "application/json", msgspec.json.encode(value).decode(), headers)

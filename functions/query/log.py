@@ -8,10 +8,10 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
-import msgspec
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
+from answers import answer
 from parameters import ConsistencyParameters, ProofParameters, ReaderParameters, parameters_of
 from prooftrail import entries, proofs, search
 from prooftrail.api_keys import ALL_TENANTS
@@ -68,7 +68,7 @@ def consistency() -> Response[str]:
         except InvalidProof as error:
             raise bad_request([{"field": "from", "message": str(error)}]) from None
     sides = {"from": _side(proof.old), "to": _side(proof.new)}
-    return _json(sides | {"hashes": list(map(_base64, proof.hashes))})
+    return answer(sides | {"hashes": list(map(_base64, proof.hashes))})
 
 
 def _side(of: proofs.Checkpoint) -> dict[str, Any]:
@@ -105,10 +105,6 @@ def _log_reader(asked: ReaderParameters) -> Reader:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def _json(value: Any) -> Response[str]:
-    return Response(HTTPStatus.OK, "application/json", msgspec.json.encode(value).decode())
 
 
 @functools.cache

@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote
 
 import msgspec
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
+from answers import answer
 from parameters import ActionsParameters, ListParameters, SourcesParameters, parameters_of
 from prooftrail import catalogue, search, sources
 from prooftrail.api_keys import ALL_TENANTS
@@ -46,7 +47,7 @@ def all_sources() -> Response[str]:
         page, last = _page(found, asked.limit)
         logs = _logs(reader, (item.tenant for item in page))
     next_cursor = _cursor((last.tenant, last.source) if last else None)
-    return _json({"sources": page, "next": next_cursor, "logs": logs})
+    return answer({"sources": page, "next": next_cursor, "logs": logs})
 
 
 @router.get("/categories")
@@ -60,7 +61,7 @@ def categories() -> Response[str]:
         page, last = _page(found, asked.limit)
         logs = _logs(reader, (item.tenant for item in page))
     next_cursor = _cursor((last.tenant, last.category or "") if last else None)
-    return _json({"categories": page, "next": next_cursor, "logs": logs})
+    return answer({"categories": page, "next": next_cursor, "logs": logs})
 
 
 @router.get("/categories/actions")
@@ -96,7 +97,7 @@ def _actions(category: str) -> Response[str]:
     if category and not page and not asked.cursor:
         raise _no_category(category)
     next_cursor = _cursor((last.tenant, last.category or "", last.action) if last else None)
-    return _json({"actions": page, "next": next_cursor, "logs": logs})
+    return answer({"actions": page, "next": next_cursor, "logs": logs})
 
 
 def _no_category(name: str) -> Problem:
@@ -128,7 +129,3 @@ def _after(cursor: str | None, kind: type[_Place]) -> _Place | None:
     if place is None or any("\0" in name for name in place):
         raise search.InvalidCursor("expected a cursor from a previous answer's `next`, got something else")
     return place
-
-
-def _json(value: Any) -> Response[str]:
-    return Response(HTTPStatus.OK, "application/json", msgspec.json.encode(value).decode())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
+from answers import answer
 from parameters import QuarantineParameters, ReaderParameters, parameters_of
 from prooftrail import quarantine, search
 from prooftrail.api_keys import ALL_TENANTS
@@ -36,7 +36,7 @@ def records() -> Response[str]:
         found = quarantine.listing(reader.connection, wanted, asked.cursor, asked.limit + 1)
     page = _page(found, asked.limit)
     reader.record("quarantine.read", set(), returned=len(page))
-    return _json({"quarantine": page, "next": str(page[-1].id) if len(page) < len(found) else None})
+    return answer({"quarantine": page, "next": str(page[-1].id) if len(page) < len(found) else None})
 
 
 @router.get("/quarantine/<id>")
@@ -53,7 +53,7 @@ def one_record(id: str) -> Response[str]:
     # What no text can hold, a lone surrogate in a header, is escaped in what `json` writes.
     headers = msgspec.Raw(json.dumps(dict(content.headers)).encode())
     raw = base64.b64encode(content.body[:MOST_BYTES]).decode()
-    return _json(msgspec.to_builtins(found) | {"headers": headers, "raw": raw})
+    return answer(msgspec.to_builtins(found) | {"headers": headers, "raw": raw})
 
 
 def _operator(asked: ReaderParameters) -> Reader:
@@ -81,7 +81,3 @@ def _page(found: list[Quarantined], limit: int) -> list[Quarantined]:
 
 def _number(id: str) -> int:
     return int(id) if id.isascii() and id.isdecimal() and len(id) < 19 else 0  # which no record has
-
-
-def _json(value: Any) -> Response[str]:
-    return Response(HTTPStatus.OK, "application/json", msgspec.json.encode(value).decode())

@@ -19,6 +19,7 @@ import erasures
 import log
 import observed
 import quarantine
+from answers import answer
 from parameters import EventParameters, EventsParameters, parameters_of
 from prooftrail import aws, search
 from prooftrail.aws import AwsUnavailable
@@ -57,7 +58,7 @@ def events() -> Response[str]:
     with search.reading_as(reader.connection, reader.tenant):
         page, next_cursor = _page(reader.connection, question, asked)
     reader.record("events.read", {found.event.tenant for found, _ in page}, returned=len(page))
-    return _json({"events": [msgspec.Raw(document) for _, document in page], "next": next_cursor})
+    return answer({"events": [msgspec.Raw(document) for _, document in page], "next": next_cursor})
 
 
 def _page(
@@ -90,7 +91,7 @@ def event() -> Response[str]:
             HTTPStatus.NOT_FOUND, f"the event {id!a} was archived: its month is in the archive bucket, as Parquet"
         )
     reader.record("event.read", {found.tenant}, Target(type="event", id=id))
-    return _json(found)
+    return answer(found)
 
 
 @app.get("/health")
@@ -103,7 +104,7 @@ def health() -> Response[str]:
     }
     well = all(check["status"] == "ok" for check in checks.values())
     status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
-    return _json({"status": "ok" if well else "failing", **checks}, status)
+    return answer({"status": "ok" if well else "failing", **checks}, status)
 
 
 def _checked(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -207,7 +208,3 @@ def _unexpected(_error: Exception) -> Response[str]:
     return response(
         Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on our side: the log of this request says what")
     )
-
-
-def _json(value: Any, status: HTTPStatus = HTTPStatus.OK) -> Response[str]:
-    return Response(status_code=status, content_type="application/json", body=msgspec.json.encode(value).decode())
