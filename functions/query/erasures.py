@@ -11,7 +11,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from answers import answer
-from parameters import ReaderParameters, body_of, parameters_of
+from parameters import ReaderParameters, body_of, number_of, parameters_of
 from prooftrail import erasure, search
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.erasure import Conflict, Erasure, Forbidden
@@ -94,7 +94,7 @@ def _refusals() -> Iterator[None]:
 
 def _found(reader: Reader, id: str) -> Erasure:
     with search.reading_as(reader.connection, reader.tenant):
-        found = erasure.get(reader.connection, int(id)) if id.isascii() and id.isdecimal() and len(id) < 19 else None
+        found = erasure.get(reader.connection, number_of(id))
     if found is None:
         raise Problem(HTTPStatus.NOT_FOUND, f"no erasure has the number {id!a}")
     return found

@@ -146,3 +146,8 @@ def parameters_of(request: BaseProxyEvent, kind: type[Parameters]) -> Parameters
         raise bad_request(
             [{"field": ".".join(map(str, fault["loc"])) or "from", "message": fault["msg"]} for fault in error.errors()]
         ) from None
+
+
+def number_of(id: str) -> int:
+    """The number that a path names; 0, which nothing has, where it names none."""
+    return int(id) if id.isascii() and id.isdecimal() and len(id) < 19 else 0

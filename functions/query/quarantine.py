@@ -11,7 +11,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from answers import answer
-from parameters import QuarantineParameters, ReaderParameters, parameters_of
+from parameters import QuarantineParameters, ReaderParameters, number_of, parameters_of
 from prooftrail import quarantine, search
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.event import Target
@@ -45,7 +45,7 @@ def one_record(id: str) -> Response[str]:
     reader = _operator(parameters_of(router.current_event, ReaderParameters))
     with search.reading_as(reader.connection, ALL_TENANTS):
         try:
-            found = quarantine.get(reader.connection, _number(id))
+            found = quarantine.get(reader.connection, number_of(id))
             content = quarantine.content(reader.connection, found.id)
         except UnknownRecord:
             raise Problem(HTTPStatus.NOT_FOUND, f"no record in quarantine has the number {id!a}") from None
@@ -77,7 +77,3 @@ def _page(found: list[Quarantined], limit: int) -> list[Quarantined]:
             break
         page.append(item)
     return page
-
-
-def _number(id: str) -> int:
-    return int(id) if id.isascii() and id.isdecimal() and len(id) < 19 else 0  # which no record has
