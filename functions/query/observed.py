@@ -6,17 +6,15 @@ minute, and a log that grew by each such question would never be folded to its e
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TypeVar
 from urllib.parse import unquote
 
-import msgspec
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from answers import answer
+from pages import cursor_after, page_of, place_before
 from parameters import ActionsParameters, ListParameters, SourcesParameters, parameters_of
 from prooftrail import catalogue, search, sources
 from prooftrail.api_keys import ALL_TENANTS
@@ -25,9 +23,6 @@ from prooftrail.sources import Folded
 from reader import Reader, reader_of
 
 router = APIGatewayRouter()  # type: ignore[no-untyped-call]  # theirs
-
-_Place = TypeVar("_Place", bound=tuple[str, ...])
-_Item = TypeVar("_Item")
 
 
 @router.get("/sources")
@@ -40,13 +35,13 @@ def all_sources() -> Response[str]:
             reader.connection,
             reader.tenant,
             source=asked.source,
-            after=_after(asked.cursor, tuple[str, str]),
+            after=place_before(asked.cursor, tuple[str, str]),
             limit=asked.limit + 1,
             ranges=sources.MOST_RANGES if asked.source and reader.tenant != ALL_TENANTS else sources.RANGES,
         )
-        page, last = _page(found, asked.limit)
+        page, last = page_of(found, asked.limit)
         logs = _logs(reader, (item.tenant for item in page))
-    next_cursor = _cursor((last.tenant, last.source) if last else None)
+    next_cursor = cursor_after((last.tenant, last.source) if last else None)
     return answer({"sources": page, "next": next_cursor, "logs": logs})
 
 
@@ -56,11 +51,11 @@ def categories() -> Response[str]:
     asked = parameters_of(router.current_event, ListParameters)
     reader = reader_of(router.current_event, asked)
     with search.reading_as(reader.connection, reader.tenant):
-        after = _after(asked.cursor, tuple[str, str])
+        after = place_before(asked.cursor, tuple[str, str])
         found = catalogue.categories(reader.connection, reader.tenant, after, asked.limit + 1)
-        page, last = _page(found, asked.limit)
+        page, last = page_of(found, asked.limit)
         logs = _logs(reader, (item.tenant for item in page))
-    next_cursor = _cursor((last.tenant, last.category or "") if last else None)
+    next_cursor = cursor_after((last.tenant, last.category or "") if last else None)
     return answer({"categories": page, "next": next_cursor, "logs": logs})
 
 
@@ -89,14 +84,14 @@ def _actions(category: str) -> Response[str]:
             category=category,
             action=asked.action,
             schemas=asked.action is not None and reader.tenant != ALL_TENANTS,
-            after=_after(asked.cursor, tuple[str, str, str]),
+            after=place_before(asked.cursor, tuple[str, str, str]),
             limit=asked.limit + 1,
         )
-        page, last = _page(found, asked.limit)
+        page, last = page_of(found, asked.limit)
         logs = _logs(reader, (item.tenant for item in page))
     if category and not page and not asked.cursor:
         raise _no_category(category)
-    next_cursor = _cursor((last.tenant, last.category or "", last.action) if last else None)
+    next_cursor = cursor_after((last.tenant, last.category or "", last.action) if last else None)
     return answer({"actions": page, "next": next_cursor, "logs": logs})
 
 
@@ -107,25 +102,3 @@ def _no_category(name: str) -> Problem:
 def _logs(reader: Reader, tenants: Iterable[str]) -> list[Folded]:
     """How far the logs behind an answer are folded; where it is empty, that of the reader."""
     return sources.folded(reader.connection, sorted(set(tenants) | ({reader.tenant} - {ALL_TENANTS})))
-
-
-def _page(found: list[_Item], limit: int) -> tuple[list[_Item], _Item | None]:
-    """A page, of which one item more than it holds was found if there are more; and its last item, if there are."""
-    return found[:limit], found[limit - 1] if len(found) > limit else None
-
-
-def _cursor(place: tuple[str, ...] | None) -> str | None:
-    return None if place is None else base64.urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()
-
-
-def _after(cursor: str | None, kind: type[_Place]) -> _Place | None:
-    if cursor is None:
-        return None
-    try:
-        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        place = msgspec.json.decode(packed, type=kind)
-    except (ValueError, msgspec.MsgspecError):
-        place = None
-    if place is None or any("\0" in name for name in place):
-        raise search.InvalidCursor("expected a cursor from a previous answer's `next`, got something else")
-    return place

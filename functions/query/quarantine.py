@@ -11,18 +11,18 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from answers import answer
+from pages import page_of
 from parameters import QuarantineParameters, ReaderParameters, number_of, parameters_of
 from prooftrail import quarantine, search
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.event import Target
 from prooftrail.problem import Problem
-from prooftrail.quarantine import Filter, Quarantined, UnknownRecord
+from prooftrail.quarantine import Filter, UnknownRecord
 from reader import Reader, reader_of
 from refusals import bad_request
 
 router = APIGatewayRouter()  # type: ignore[no-untyped-call]  # theirs
 
-PAGE_BYTES = 2_000_000  # of records without their bytes in one answer; escaped once more it must stay below Lambda's 6 MB
 MOST_BYTES = 4_000_000  # of one record in an answer, where they are in base64
 
 
@@ -34,9 +34,9 @@ def records() -> Response[str]:
     wanted = Filter(None if asked.state == "all" else asked.state, asked.reason, asked.origin, asked.since)
     with search.reading_as(reader.connection, ALL_TENANTS):
         found = quarantine.listing(reader.connection, wanted, asked.cursor, asked.limit + 1)
-    page = _page(found, asked.limit)
+    page, last = page_of(found, asked.limit)
     reader.record("quarantine.read", set(), returned=len(page))
-    return answer({"quarantine": page, "next": str(page[-1].id) if len(page) < len(found) else None})
+    return answer({"quarantine": page, "next": str(last.id) if last else None})
 
 
 @router.get("/quarantine/<id>")
@@ -65,15 +65,3 @@ def _operator(asked: ReaderParameters) -> Reader:
     if asked.tenant is not None:
         raise bad_request([{"field": "tenant", "message": "records in quarantine are of no tenant: leave it out"}])
     return reader
-
-
-def _page(found: list[Quarantined], limit: int) -> list[Quarantined]:
-    """Cut where `limit` or `PAGE_BYTES` says, after one record at least."""
-    page: list[Quarantined] = []
-    size = 0
-    for item in found[:limit]:
-        size += len(msgspec.json.encode(item))
-        if page and size > PAGE_BYTES:
-            break
-        page.append(item)
-    return page

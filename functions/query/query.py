@@ -20,6 +20,7 @@ import log
 import observed
 import quarantine
 from answers import answer
+from pages import PAGE_BYTES
 from parameters import EventParameters, EventsParameters, parameters_of
 from prooftrail import aws, search
 from prooftrail.aws import AwsUnavailable
@@ -33,7 +34,6 @@ from reader import connect, database, own_settings, reader_of
 from refusals import bad_request, one_owner, response
 
 LONGEST_SILENCE = timedelta(hours=1)  # of continuous verification, which is scheduled every quarter of it
-PAGE_BYTES = 2_000_000  # of events in one answer; escaped once more it must stay below Lambda's 6 MB
 
 app = APIGatewayRestResolver()
 app.include_router(erasures.router)
@@ -65,14 +65,14 @@ def _page(
     connection: Connection, question: search.Question, asked: EventsParameters
 ) -> tuple[list[tuple[search.Found, bytes]], str | None]:
     """Cut the page where `limit` or `PAGE_BYTES` says; one more event is read to know whether there is a next page."""
-    after = search.decode_cursor(question, asked.cursor) if asked.cursor else None
+    after = search.decode_cursor(asked.cursor, search.Place, question.fingerprint()) if asked.cursor else None
     page: list[tuple[search.Found, bytes]] = []
     size = 0
     for found in search.events(connection, question, after, asked.limit + 1):
         document = msgspec.json.encode(found.event)
         size += len(document)
         if page and (len(page) == asked.limit or size > PAGE_BYTES):
-            return page, search.encode_cursor(question, page[-1][0].place)
+            return page, search.encode_cursor(page[-1][0].place, question.fingerprint())
         page.append((found, document))
     return page, None
 

@@ -7,12 +7,11 @@ the same wherever it is.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from psycopg import sql
@@ -35,9 +34,14 @@ FILTERS = {
 _JSON_COLUMNS = {"before", "after", "metadata"}  # read as text: they are passed on, not looked into
 _FETCH = 100  # rows asked of the server at a time
 
+_Place = TypeVar("_Place")
+
 
 class InvalidCursor(PermanentError):
-    """The cursor is not one that this search gave out."""
+    """The cursor is not one that was given out, or not for this question."""
+
+    def __init__(self, message: str = "expected a cursor from a previous answer's `next`, got something else") -> None:
+        super().__init__(message)
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -163,19 +167,18 @@ def _select_list() -> sql.Composable:
     )
 
 
-def encode_cursor(question: Question, place: Place) -> str:
-    """Write a place as an opaque word that goes in a URL."""
-    packed = question.fingerprint() + msgspec.msgpack.encode(place)
-    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+def encode_cursor(place: Any, mark: bytes = b"") -> str:
+    """Write a place as an opaque word that goes in a URL; `mark` tells the question that it belongs to from others."""
+    return base64.urlsafe_b64encode(mark + msgspec.msgpack.encode(place)).rstrip(b"=").decode()
 
 
-def decode_cursor(question: Question, cursor: str) -> Place:
-    """Read a cursor that `encode_cursor` wrote for the same question. Raises `InvalidCursor` for anything else."""
+def decode_cursor(cursor: str, kind: type[_Place], mark: bytes = b"") -> _Place:
+    """Read a cursor that `encode_cursor` wrote with the same mark. Raises `InvalidCursor` for anything else."""
     try:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        place = msgspec.msgpack.decode(packed[8:], type=Place)
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
-        raise InvalidCursor("expected a cursor from a previous answer's `next`, got something else") from None
-    if packed[:8] != question.fingerprint():
+        place = msgspec.msgpack.decode(packed[len(mark) :], type=kind)
+    except (ValueError, msgspec.MsgspecError):
+        raise InvalidCursor from None
+    if not packed.startswith(mark):
         raise InvalidCursor("the cursor belongs to another question: repeat all filters unchanged, or leave it out")
     return place

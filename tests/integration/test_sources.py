@@ -417,7 +417,7 @@ def test_asking_for_sources_is_no_entry(database: LogDatabase, asking: Asking) -
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cursor": "x"}, {"cursor": "WzFd"}, {"cursor": "WyJcdTAwMDAiLCAiYSJd"}, {"limit": "0"}, {"colour": "red"}]
+    "wrong", [{"cursor": "x"}, {"cursor": "kQE"}, {"cursor": "kqEAoWE"}, {"limit": "0"}, {"colour": "red"}]
 )
 def test_what_cannot_be_asked_is_named(asking: Asking, wrong: dict[str, str]) -> None:
     status, problem = asking("/sources", **wrong)
