@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import msgspec
 from psycopg import sql
 
-from prooftrail import aws, row_groups, segments, strict_json
+from prooftrail import aws, row_groups, segments
 from prooftrail.archive_bucket import ArchiveBucket, Version
 from prooftrail.database import Connection
 from prooftrail.errors import ArchiveMismatch, InvalidRecord, PermanentError
@@ -22,10 +21,9 @@ from prooftrail.ledger.canonical import NotCanonical
 from prooftrail.ledger.entry import Statement
 from prooftrail.search import Owner
 from prooftrail.segments import Segment
-from prooftrail.store import COLUMNS, from_row
+from prooftrail.store import COLUMNS, JSON_COLUMNS, from_row, parsed
 
 _READ = (*COLUMNS, "salt", "commitments")
-_JSON = ("before", "after", "metadata")  # read as text
 _TIME, _ID, _SOURCE = map(_READ.index, ("time", "id", "source"))
 _FETCH = 100  # rows asked of the server at a time
 
@@ -168,7 +166,7 @@ def _stored(row: Sequence[Any]) -> Stored:
             f"event {columns[4]!a} of {columns[5]!a}: its salts or commitments are not of the length that they had"
         )
     try:
-        event = _parsed(from_row(columns))
+        event = parsed(from_row(columns))
         return Stored(event, columns[2], columns[3], event.statement(), salts, kept)
     except (InvalidRecord, NotCanonical) as error:
         raise EntryChanged(
@@ -176,13 +174,7 @@ def _stored(row: Sequence[Any]) -> Stored:
         ) from error
 
 
-def _parsed(event: Event) -> Event:
-    """The event with its JSON parsed, for it is the value that counts and not how it is written."""
-    values = {name: strict_json.decode(bytes(raw)) for name in _JSON if (raw := getattr(event, name)) is not None}
-    return msgspec.structs.replace(event, **values)
-
-
 def _select_list() -> sql.Composable:
     return sql.SQL(", ").join(
-        sql.SQL("{0}::text" if name in _JSON else "{0}").format(sql.Identifier(name)) for name in _READ
+        sql.SQL("{0}::text" if name in JSON_COLUMNS else "{0}").format(sql.Identifier(name)) for name in _READ
     )

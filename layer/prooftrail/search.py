@@ -20,7 +20,7 @@ from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.database import Connection
 from prooftrail.errors import PermanentError
 from prooftrail.event import OWN_SOURCE, Event, Time
-from prooftrail.store import COLUMNS, from_row
+from prooftrail.store import COLUMNS, JSON_COLUMNS, from_row
 
 # What a filter is called outside and which column it compares.
 FILTERS = {
@@ -31,7 +31,6 @@ FILTERS = {
     "outcome": "outcome",
     "source": "source",
 }
-_JSON_COLUMNS = {"before", "after", "metadata"}  # read as text: they are passed on, not looked into
 _FETCH = 100  # rows asked of the server at a time
 
 _Place = TypeVar("_Place")
@@ -163,7 +162,7 @@ def _conditions(question: Question, after: Place | None) -> tuple[list[sql.Compo
 
 def _select_list() -> sql.Composable:
     return sql.SQL(", ").join(
-        sql.SQL("{0}::text AS {0}" if name in _JSON_COLUMNS else "{}").format(sql.Identifier(name)) for name in COLUMNS
+        sql.SQL("{0}::text AS {0}" if name in JSON_COLUMNS else "{}").format(sql.Identifier(name)) for name in COLUMNS
     )
 
 

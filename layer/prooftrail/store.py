@@ -20,6 +20,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+from prooftrail import strict_json
 from prooftrail.database import Connection
 from prooftrail.event import NO_ERROR, NOBODY, NOTHING, OWN_TENANT, Actor, Error, Event, Target, own_event
 from prooftrail.formats import Accepted, RawRecord, Rejected
@@ -33,6 +34,7 @@ COLUMNS = (
     "target_type", "target_id", "target_name", "site", "message", "before", "after",
     "error_code", "error_message", "error_stack_trace", "duration_ms", "request_id", "trace_id", "metadata",
 )  # fmt: skip
+JSON_COLUMNS = ("before", "after", "metadata")  # read as text
 _WRITTEN = (*COLUMNS, "salt")
 
 # The database judges last: what passed our checks and is refused all the same can never be stored.
@@ -424,6 +426,12 @@ def from_row(row: Sequence[Any]) -> Event:
         trace_id=value["trace_id"],
         metadata=_raw(value["metadata"]),
     )
+
+
+def parsed(event: Event) -> Event:
+    """The event of a row with its JSON parsed, for it is the value that was committed to and not how it is written."""
+    values = {name: strict_json.decode(bytes(raw)) for name in JSON_COLUMNS if (raw := getattr(event, name)) is not None}
+    return msgspec.structs.replace(event, **values)
 
 
 def _prefixed(value: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from prooftrail.erasure import hot
 from prooftrail.erasure import rows as erased_rows
 from prooftrail.event import OWN_TENANT
 from prooftrail.ledger import entry, merkle
-from prooftrail.store import COLUMNS, Store, from_row
+from prooftrail.store import COLUMNS, Store, from_row, parsed
 from tests.conftest import LogDatabase
 from tests.factories import accepted, native, sqs
 
@@ -138,7 +138,7 @@ def assert_every_leaf_derives(database: LogDatabase, bucket: str) -> None:
                 row["tenant"] = tenant
                 rows.append(tuple(row[name] for name in (*COLUMNS, "salt", "commitments")))
     for *columns, salts, kept in rows:
-        statement = erased_rows.parsed(from_row(columns)).statement()
+        statement = parsed(from_row(columns)).statement()
         assert entry.leaf(statement, salts, kept) == leaves.pop((columns[0], columns[2], columns[3])), columns[4]
     assert leaves == {}
 

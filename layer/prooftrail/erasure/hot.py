@@ -14,9 +14,9 @@ from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection
 from prooftrail.erasure import cold
 from prooftrail.erasure.record import Busy, Erasure, Refused
-from prooftrail.erasure.rows import JSON, commitments, runs
+from prooftrail.erasure.rows import commitments, runs
 from prooftrail.event import OWN_SOURCE, Event, Target, own_event
-from prooftrail.store import COLUMNS
+from prooftrail.store import COLUMNS, JSON_COLUMNS
 
 FORBIDDEN = "PT403"  # the SQLSTATE by which the database says that a hold forbids it
 _CHUNK = 200  # rows erased by one statement
@@ -64,7 +64,9 @@ def _erase_log(connection: Connection, erasure: Erasure, log: str) -> Iterator[i
 
 def _hot_query(erasure: Erasure, month: date, log: str) -> sql.Composed:
     """The person's rows of a month, newest first, each with its leaf index and leaf hash."""
-    columns = [sql.SQL("{0}::text" if name in JSON else "{0}").format(sql.Identifier("event", name)) for name in COLUMNS]
+    columns = [
+        sql.SQL("{0}::text" if name in JSON_COLUMNS else "{0}").format(sql.Identifier("event", name)) for name in COLUMNS
+    ]
     return sql.SQL(
         """
         SELECT {columns}, salt, commitments, first_index + position, substring(leaf_hashes FROM position * 32 + 1 FOR 32)

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
-from prooftrail import strict_json
 from prooftrail.erasure.record import EntryDiffers, Part
 from prooftrail.errors import InvalidRecord
-from prooftrail.event import Event
 from prooftrail.ledger import entry, merkle
 from prooftrail.ledger.canonical import NotCanonical
-from prooftrail.store import from_row
-
-JSON = ("before", "after", "metadata")  # read as text
+from prooftrail.store import from_row, parsed
 
 
 def commitments(columns: Sequence[Any], salts: bytes, kept: bytes | None, leaf: bytes) -> bytes:
@@ -34,12 +28,6 @@ def commitments(columns: Sequence[Any], salts: bytes, kept: bytes | None, leaf: 
     if merkle.leaf_hash(entry.header(statement.public, of)) != leaf:
         raise differs
     return entry.pack(of)
-
-
-def parsed(event: Event) -> Event:
-    """The event with its JSON parsed, for it is the value that was committed to."""
-    values = {name: strict_json.decode(bytes(raw)) for name in JSON if (raw := getattr(event, name)) is not None}
-    return msgspec.structs.replace(event, **values)
 
 
 def salts_left(salts: bytes, part: Part | None) -> bytes:
