@@ -38,7 +38,7 @@ from prooftrail import api_keys
 from prooftrail.api_keys import ALL_TENANTS, Holder
 from prooftrail.errors import RetryableError
 from prooftrail.formats import Accepted, RawRecord, Rejected
-from prooftrail.problem import Problem, errors, shortened
+from prooftrail.problem import Problem, errors, shortened, unauthorized
 from prooftrail.store import Receipt
 from prooftrail.telemetry import MetricUnit, logger, metrics
 
@@ -94,10 +94,10 @@ def _routed(request: Request, deadline: float) -> dict[str, Any]:
 
 def _holder(request: Request, deadline: float) -> Holder:
     """Whose key it is. Raises a `Problem` where it is not good, or does not write."""
-    holder = api_keys.holder_of(writer.writer().connection(deadline), request.key) if request.key else None
+    key = api_keys.presented(request.headers)
+    holder = api_keys.holder_of(writer.writer().connection(deadline), key) if key else None
     if holder is None:
-        realm = {"WWW-Authenticate": 'Bearer realm="prooftrail"'}
-        raise Problem(HTTPStatus.UNAUTHORIZED, "expected a valid key in `Authorization: Bearer ...`", realm)
+        raise unauthorized()
     if holder.role != "writer":
         message = (
             f"expected a key with the role writer (`prooftrail key create --role writer`), got one that is {holder.role}"

@@ -42,12 +42,6 @@ class Request(msgspec.Struct, frozen=True):
         return cls(event.get("httpMethod", ""), event.get("path", ""), headers, binary)
 
     @property
-    def key(self) -> str | None:
-        """Our key: the bearer token, or `x-api-key` where the gateway asks for no key of its own there."""
-        scheme, _, token = self.headers.get("authorization", "").partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else self.headers.get("x-api-key")
-
-    @property
     def media_type(self) -> str:
         """The content type without its parameters; JSON where the client names none."""
         return self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()

@@ -12,12 +12,12 @@ from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from answers import answer
 from parameters import ReaderParameters, body_of, number_of, parameters_of
-from prooftrail import erasure, search
+from prooftrail import api_keys, erasure, search
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.erasure import Conflict, Erasure, Forbidden
 from prooftrail.event import Target
 from prooftrail.problem import Problem
-from reader import Reader, presented_key, reader_of
+from reader import Reader, reader_of
 from refusals import unusable_body
 
 router = APIGatewayRouter()  # type: ignore[no-untyped-call]  # theirs
@@ -52,7 +52,7 @@ def request() -> Response[str]:
         raise unusable_body(HTTPStatus.UNPROCESSABLE_ENTITY, [{"field": "tenant", "message": message}])
     part: erasure.Part = "target" if asked.actor is None else "actor"
     with _refusals(), reader.connection.transaction():
-        key = presented_key(router.current_event) or ""
+        key = api_keys.presented(router.current_event.headers) or ""
         subject = asked.actor or asked.target or ""
         id = erasure.request(reader.connection, key, reader.tenant, part, subject, reason=asked.reason)
         reader.record("privacy.request", {reader.tenant}, _target(id), erasure=id, part=part, reason=asked.reason)
@@ -66,7 +66,7 @@ def approval(id: str) -> Response[str]:
     reader = _privacy_reader(parameters_of(router.current_event, ReaderParameters))
     found = _found(reader, id)
     with _refusals(), reader.connection.transaction():
-        erasure.approve(reader.connection, presented_key(router.current_event) or "", found.id)
+        erasure.approve(reader.connection, api_keys.presented(router.current_event.headers) or "", found.id)
         reader.record("privacy.approve", {found.tenant}, _target(found.id), erasure=found.id)
         # Commit: the approval, and the record that it was given. What follows is the archive function's affair.
     return answer(_document(_found(reader, id)), HTTPStatus.ACCEPTED)

@@ -12,7 +12,7 @@ from parameters import ReaderParameters
 from prooftrail import api_keys, settings, system
 from prooftrail.database import Connection, Database
 from prooftrail.event import OWN_TENANT, Actor, Event, Target, own_event
-from prooftrail.problem import Problem
+from prooftrail.problem import Problem, unauthorized
 
 PATIENCE = 5.0  # seconds to wait for the database: a person is waiting too
 
@@ -59,25 +59,15 @@ class Reader(NamedTuple):
 def reader_of(request: APIGatewayProxyEvent, asked: ReaderParameters) -> Reader:
     """Tell who sent the request. Raises a `Problem` where the key is not good, writes, or reads another tenant only."""
     connection = connect()
-    key = presented_key(request)
+    key = api_keys.presented(request.headers)
     holder = api_keys.holder_of(connection, key) if key else None
     if holder is None:
-        raise Problem(
-            HTTPStatus.UNAUTHORIZED,
-            "expected a valid key in `Authorization: Bearer ...`",
-            {"WWW-Authenticate": 'Bearer realm="prooftrail"'},
-        )
+        raise unauthorized()
     if holder.role == "writer":
         raise Problem(HTTPStatus.FORBIDDEN, "this key sends events and reads nothing: ask with a reader's")
     if asked.tenant in (None, holder.tenant) or holder.tenant == api_keys.ALL_TENANTS:
         return Reader(request, connection, holder, asked.tenant or holder.tenant)
     raise Problem(HTTPStatus.FORBIDDEN, "this key reads one tenant only: leave `tenant` out or name that one")
-
-
-def presented_key(request: APIGatewayProxyEvent) -> str | None:
-    """Our key: the bearer token, or `x-api-key` where the gateway asks for no key of its own there."""
-    scheme, _, token = (request.headers.get("Authorization") or "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
 
 
 def connect() -> Connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal, TypeAlias
 
@@ -85,6 +86,15 @@ def revoke(connection: Connection, id: int) -> None:
 def _record(connection: Connection, action: str, id: int, tenant: str | None, *, label: str, role: Role) -> None:
     key = Target(type="key", id=str(id), name=label or None)
     system.record(connection, own_event(action, tenant=tenant or OWN_TENANT, target=key, metadata={"role": role}))
+
+
+def presented(headers: Mapping[str, str]) -> str | None:
+    """The key of a request: the bearer token, or `x-api-key` where the gateway asks for no key of its own there.
+
+    The names of the headers are in lower case, or found in any.
+    """
+    scheme, _, token = (headers.get("authorization") or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
 
 
 def holder_of(connection: Connection, key: str) -> Holder | None:

@@ -40,6 +40,12 @@ class Problem(Exception):
         return msgspec.json.encode(self.document()).decode()
 
 
+def unauthorized() -> Problem:
+    """The answer to who presents no key, or one that is not good."""
+    realm = {"WWW-Authenticate": 'Bearer realm="prooftrail"'}
+    return Problem(HTTPStatus.UNAUTHORIZED, "expected a valid key in `Authorization: Bearer ...`", realm)
+
+
 def errors(fields: Mapping[str, str]) -> list[dict[str, str]]:
     """What is wrong, each with its `field` and a `message`."""
     return [{"field": field, "message": shortened(message)} for field, message in fields.items()]
