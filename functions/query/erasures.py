@@ -57,7 +57,8 @@ def request() -> Response[str]:
         id = erasure.request(reader.connection, key, reader.tenant, part, subject, reason=asked.reason)
         reader.record("privacy.request", {reader.tenant}, _target(id), erasure=id, part=part, reason=asked.reason)
         # Commit: the request, and the record that it was made.
-    return answer(_document(_found(reader, str(id))), HTTPStatus.CREATED, {"Location": f"/erasures/{id}"})
+    # Relative to the request's URL, before whose path the gateway has its stage.
+    return answer(_document(_found(reader, str(id))), HTTPStatus.CREATED, {"Location": f"erasures/{id}"})
 
 
 @router.post("/erasures/<id>/approval")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -44,6 +45,15 @@ def test_one_key_asks_another_approves_and_the_next_run_erases(
     assert (status, done["state"], done["actor"], done["entries"]) == (200, "done", None, 1)
     assert asking("/erasures", keys["two"])[1] == {"erasures": [done]}
     assert "dr-lee" not in str(asking("/events/e", keys["reader"]))
+
+
+def test_where_a_request_lies_is_told_relative_to_where_it_was_posted(
+    requesting: Callable[..., dict[str, Any]], keys: dict[str, str]
+) -> None:
+    answer = requesting("/erasures", keys["one"], posted=REQUEST)
+    location = answer["multiValueHeaders"]["Location"][0]
+    assert urljoin("https://host/v1/erasures", location) == "https://host/v1/erasures/1"
+    assert urljoin("https://host/erasures", location) == "https://host/erasures/1"  # a domain of one's own has no stage
 
 
 def test_every_step_is_an_event_and_names_nobody(
