@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 import psycopg
@@ -37,6 +37,7 @@ from http_request import Request
 from prooftrail import api_keys
 from prooftrail.api_keys import ALL_TENANTS, Holder
 from prooftrail.errors import RetryableError
+from prooftrail.event import Event
 from prooftrail.formats import Accepted, RawRecord, Rejected
 from prooftrail.problem import Problem, errors, shortened, unauthorized
 from prooftrail.store import Receipt
@@ -121,7 +122,15 @@ def _one(request: Request, holder: Holder, deadline: float) -> dict[str, Any]:
     document = _document(item, receipt)
     if receipt.status == "duplicate":
         return answer(HTTPStatus.OK, document)
-    return answer(HTTPStatus.CREATED, document, {"Location": f"events/{quote(item.outcome.event.id, safe='')}"})
+    return answer(HTTPStatus.CREATED, document, {"Location": _location(item.outcome.event, holder)})
+
+
+def _location(event: Event, holder: Holder) -> str:
+    """Where the event is read, relative to the request's URL; with what chooses it from others that have its id."""
+    chosen = {"source": event.source}
+    if holder.tenant == ALL_TENANTS:
+        chosen["tenant"] = event.tenant
+    return f"events/{quote(event.id, safe='')}?{urlencode(chosen, safe='', quote_via=quote)}"
 
 
 def _batch(request: Request, holder: Holder, deadline: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import psycopg
 import pytest
@@ -80,11 +81,27 @@ class TestOneEvent:
         posting("/events/batch", [native(), native()])
         event = native(id="a b/c")
         answer = posting("/events", event, answer=True)
-        assert (answer["statusCode"], answer["headers"]["Location"]) == (201, "events/a%20b%2Fc")
+        location = "events/a%20b%2Fc?source=clinic%2Frecords&tenant=acme"
+        assert (answer["statusCode"], answer["headers"]["Location"]) == (201, location)
         assert json.loads(answer["body"]) == {
             "id": "a b/c", "tenant": "acme", "source": "clinic/records", "status": "stored", "index": 2,
         }  # fmt: skip
         assert database.count("event") == 3
+
+    def test_is_read_where_its_location_leads_whoever_else_uses_its_id(
+        self, database: LogDatabase, posting: Posting, asking: Asking
+    ) -> None:
+        keys = {tenant: api_keys.create(database.admin, tenant, role="writer") for tenant in (None, "acme", "globex")}
+        for tenant, source in [("acme", "a+b &c"), ("acme", "é/d"), ("globex", "é/d"), (None, "operator's")]:
+            event = native(id="1", source=source, tenant=tenant or "acme")
+            answer = posting("/events", event, key=keys[tenant], answer=True)
+            url = urlsplit(urljoin("https://host/v1/events", answer["headers"]["Location"]))
+            parameters = dict(parse_qsl(url.query, strict_parsing=True))
+            reader = api_keys.create(database.admin, tenant)
+            status, found = asking(url.path.removeprefix("/v1"), reader, **parameters)
+            assert (status, found.get("source"), found.get("tenant")) == (200, source, event["tenant"])
+        twin = posting("/events", native(id="1", source="operator's", tenant="globex"), answer=True)
+        assert asking("/events/1", **dict(parse_qsl(urlsplit(twin["headers"]["Location"]).query)))[1]["tenant"] == "globex"
 
     def test_sent_again_is_a_duplicate_with_the_place_of_the_original(
         self, database: LogDatabase, posting: Posting
