@@ -109,7 +109,7 @@ def _holder(request: Request, deadline: float) -> Holder:
 
 def _one(request: Request, holder: Holder, deadline: float) -> dict[str, Any]:
     """``POST /events``: 201 with the receipt where it was stored, 200 where it was known, else a problem."""
-    items = _read(request, holder, [request.body])
+    items = _read(request, holder, [(0, request.body)])
     if len(items) > 1:
         message = f"expected one event, got {len(items)}: POST them to /events/batch"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, message, errors=errors({"body": message}))
@@ -144,12 +144,12 @@ def _batch(request: Request, holder: Holder, deadline: float) -> dict[str, Any]:
     return answer(HTTPStatus.OK if well else HTTPStatus.MULTI_STATUS, summary | {"results": documents})
 
 
-def _bodies(request: Request) -> list[bytes]:
-    """The exact bytes of each item: the lines, or the elements of the array; a document that is none is one item."""
+def _bodies(request: Request) -> list[tuple[int, bytes]]:
+    """Each item with its number: the lines that are not blank, the elements of the array, or a document that is none."""
     if request.is_lines:
-        bodies = [line for line in request.body.split(b"\n") if line.strip(b" \t\r")]
+        bodies = [(number, line) for number, line in enumerate(request.body.split(b"\n")) if line.strip(b" \t\r")]
     else:
-        bodies = _elements(request.body)
+        bodies = list(enumerate(_elements(request.body)))
     if not bodies:
         raise _unusable(HTTPStatus.UNPROCESSABLE_ENTITY, "expected at least one event, got none")
     if len(bodies) > MOST_EVENTS:
@@ -166,15 +166,15 @@ def _elements(body: bytes) -> list[bytes]:
         raise _unusable(HTTPStatus.BAD_REQUEST, f"expected a JSON array, or JSON texts as NDJSON: {error}") from None
 
 
-def _read(request: Request, holder: Holder, bodies: Sequence[bytes]) -> list[_Item]:
+def _read(request: Request, holder: Holder, bodies: Sequence[tuple[int, bytes]]) -> list[_Item]:
     """What the bodies hold: one item each, or several where one is a container of its format."""
     headers = _headers(request, holder)
     key = request.idempotency_key()
     if key is None:  # a retry comes at another time, and would contradict itself
         headers[":received"] = datetime.now(UTC).isoformat()
     items: list[_Item] = []
-    for number, body in enumerate(bodies):
-        id = event_ids.new() if key is None else event_ids.derived(key, number)
+    for place, (number, body) in enumerate(bodies):
+        id = event_ids.new() if key is None else event_ids.derived(key, place)  # blank lines change no id
         items += _read_one(number, RawRecord(id, body, headers), holder)
         if len(items) > MOST_EVENTS:
             raise _too_many(len(items))

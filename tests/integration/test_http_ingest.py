@@ -291,6 +291,13 @@ class TestBatches:
         assert (status, statuses(answer)) == (207, ["stored", "rejected", "rejected", "stored"])
         assert [result.get("reason") for result in answer["results"]] == [None, "not-utf8", "invalid-json", None]
 
+    def test_of_lines_are_answered_by_the_numbers_that_these_have_in_the_body(self, posting: Posting) -> None:
+        body = b"\n%s\r\n \t\r\n\n{}\n%s\n\n" % (one(), one())
+        _, answer = posting("/events/batch", body, NDJSON)
+        assert [(result["item"], result["status"]) for result in answer["results"]] == [
+            (1, "stored"), (4, "rejected"), (5, "stored"),
+        ]  # fmt: skip
+
     @pytest.mark.parametrize(
         ("body", "content_type", "status"),
         [
@@ -370,6 +377,8 @@ class TestIds:
         events, key = [native(id=None)] * 3 + [native()], {"Idempotency-Key": "k"}
         assert statuses(posting("/events/batch", events, headers=key)[1]) == ["stored"] * 4
         assert statuses(posting("/events/batch", lines(*events), NDJSON, headers=key)[1]) == ["duplicate"] * 4
+        apart = lines(*events).replace("\n", "\n\n")
+        assert statuses(posting("/events/batch", apart, NDJSON, headers=key)[1]) == ["duplicate"] * 4
         assert database.count("event") == 4
 
     def test_under_one_key_for_other_content_are_a_conflict_and_never_silent(
@@ -413,7 +422,7 @@ class TestIds:
             "POST", "/events", {"idempotency-key": key["Idempotency-Key"]}, json.dumps(body).encode()
         )
         holder = api_keys.Holder(1, "acme", "", "writer")
-        items = [http_ingest._read(request, holder, [request.body]) for _ in range(2)]
+        items = [http_ingest._read(request, holder, [(0, request.body)]) for _ in range(2)]
 
         def append(of_one: list[http_ingest._Item]) -> tuple[str, int | None]:
             with database.connect("ingest") as connection:

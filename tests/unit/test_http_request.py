@@ -73,14 +73,14 @@ def answered(route: Callable[[Request], list[Any]], asked: Request) -> list[Any]
 
 def as_one(asked: Request) -> list[Any]:
     asked.check_one()
-    return http_ingest._read(asked, OPERATOR, [asked.body])
+    return http_ingest._read(asked, OPERATOR, [(0, asked.body)])
 
 
 def as_batch(asked: Request) -> list[Any]:
     asked.check_batch()
     bodies = http_ingest._bodies(asked)
     items = http_ingest._read(asked, OPERATOR, bodies)
-    assert {item.number for item in items} == set(range(len(bodies)))
+    assert {item.number for item in items} == {number for number, _ in bodies}
     return items
 
 
