@@ -11,7 +11,8 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.router import APIGatewayRouter
 
 from answers import answer
-from parameters import ReaderParameters, body_of, number_of, parameters_of
+from pages import cursor_after, page_of, place_before
+from parameters import ListParameters, ReaderParameters, body_of, number_of, parameters_of
 from prooftrail import api_keys, erasure, search
 from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.erasure import Conflict, Erasure, Forbidden
@@ -25,12 +26,15 @@ router = APIGatewayRouter()  # type: ignore[no-untyped-call]  # theirs
 
 @router.get("/erasures")
 def erasures() -> Response[str]:
-    """All erasures of the tenant, newest first: ``{"erasures": [...]}``."""
-    reader = _privacy_reader(parameters_of(router.current_event, ReaderParameters))
+    """A page of the tenant's erasures, newest first: ``{"erasures": [...], "next": cursor or null}``."""
+    asked = parameters_of(router.current_event, ListParameters)
+    reader = _privacy_reader(asked)
+    (before,) = place_before(asked.cursor, tuple[int]) or (None,)
     with search.reading_as(reader.connection, reader.tenant):
-        found = erasure.listing(reader.connection)
-    reader.record("erasures.read", {item.tenant for item in found}, returned=len(found))
-    return answer({"erasures": [_document(item) for item in found]})
+        found = erasure.listing(reader.connection, before, asked.limit + 1)
+    page, last = page_of(found, asked.limit)
+    reader.record("erasures.read", {item.tenant for item in page}, returned=len(page))
+    return answer({"erasures": list(map(_document, page)), "next": cursor_after((last.id,) if last else None)})
 
 
 @router.get("/erasures/<id>")

@@ -43,7 +43,7 @@ def test_one_key_asks_another_approves_and_the_next_run_erases(
     assert archiving()["erased"] == [asked["id"]]
     status, done = asking(f"/erasures/{asked['id']}", keys["one"])
     assert (status, done["state"], done["actor"], done["entries"]) == (200, "done", None, 1)
-    assert asking("/erasures", keys["two"])[1] == {"erasures": [done]}
+    assert asking("/erasures", keys["two"])[1] == {"erasures": [done], "next": None}
     assert "dr-lee" not in str(asking("/events/e", keys["reader"]))
 
 
@@ -103,10 +103,39 @@ def test_it_takes_the_role(asking: Asking, keys: dict[str, str], path: str) -> N
 
 def test_another_tenants_erasures_are_not_there(asking: Asking, keys: dict[str, str]) -> None:
     asking("/erasures", keys["one"], posted=REQUEST)
-    assert asking("/erasures", keys["globex"])[1] == {"erasures": []}
+    assert asking("/erasures", keys["globex"])[1] == {"erasures": [], "next": None}
     assert asking("/erasures/1", keys["globex"])[0] == 404
     assert asking("/erasures/1/approval", keys["globex"], posted="")[0] == 404
     assert asking("/erasures", keys["globex"], posted=REQUEST | {"tenant": "acme"})[0] == 403
+
+
+def test_of_many_each_page_fits_into_an_answer_and_they_join_up(
+    database: LogDatabase, asking: Asking, keys: dict[str, str]
+) -> None:
+    database.admin.execute(
+        "INSERT INTO prooftrail.erasure (tenant, part, subject_id, reason) "
+        "SELECT 'acme', 'actor', 'u-' || number, repeat('\u3042', 512) FROM generate_series(1, 3000) AS number"
+    )
+    seen: list[int] = []
+    cursor: dict[str, str] = {}
+    while True:
+        status, answer = asking("/erasures", keys["one"], limit=1000, **cursor)
+        assert (status, len(str(answer).encode()) < 3_000_000) == (200, True)
+        seen += [item["id"] for item in answer["erasures"]]
+        if answer["next"] is None:
+            break
+        cursor = {"cursor": answer["next"]}
+    assert seen == list(range(3000, 0, -1))
+    assert len(asking("/erasures", keys["two"])[1]["erasures"]) == 100
+    assert len(asking("/erasures", keys["globex"], **cursor)[1]["erasures"]) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cursor": "x"}, {"cursor": "kaEx"}, {"cursor": ""}, {"limit": 0}, {"limit": 1001}, {"colour": "red"}]
+)
+def test_what_cannot_be_asked_is_named(asking: Asking, keys: dict[str, str], wrong: dict[str, Any]) -> None:
+    status, problem = asking("/erasures", keys["one"], **wrong)
+    assert (status, [error["field"] for error in problem["errors"]]) == (400, list(wrong))
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,10 @@ def get(connection: Connection, id: int) -> Erasure | None:
     return found[0] if found else None
 
 
-def listing(connection: Connection) -> list[Erasure]:
-    """All erasures (that the connection may see), newest first."""
-    return _listing(connection, sql.SQL("true"))
+def listing(connection: Connection, before: int | None = None, limit: int | None = None) -> list[Erasure]:
+    """Up to `limit` erasures (that the connection may see), newest first, from just before number `before`."""
+    condition = sql.SQL("true") if before is None else sql.SQL("id < {}").format(sql.Literal(before))
+    return _listing(connection, condition, limit)
 
 
 def waiting(connection: Connection) -> list[Erasure]:
@@ -81,9 +82,9 @@ def waiting(connection: Connection) -> list[Erasure]:
     return _listing(connection, sql.SQL("state IN ('approved', 'running')"))
 
 
-def _listing(connection: Connection, condition: sql.Composable) -> list[Erasure]:
-    query = sql.SQL("SELECT {} FROM prooftrail.erasure WHERE {} ORDER BY id DESC").format(_COLUMNS, condition)
-    return [Erasure(*row) for row in connection.execute(query)]
+def _listing(connection: Connection, condition: sql.Composable, limit: int | None = None) -> list[Erasure]:
+    query = sql.SQL("SELECT {} FROM prooftrail.erasure WHERE {} ORDER BY id DESC LIMIT %s").format(_COLUMNS, condition)
+    return [Erasure(*row) for row in connection.execute(query, [limit])]
 
 
 def request(connection: Connection, key: str, tenant: str, part: Part, subject: str, *, reason: str) -> int:
