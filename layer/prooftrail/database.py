@@ -5,6 +5,7 @@ Made for RDS Proxy too: no server-side prepared statements, no session settings,
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from typing import Any, TypeAlias
@@ -14,6 +15,8 @@ import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from prooftrail import aws
+from prooftrail.aws import AwsUnavailable
 from prooftrail.errors import ConfigurationError, DatabaseUnavailable
 from prooftrail.settings import DatabaseSettings
 
@@ -70,7 +73,7 @@ def connect(settings: DatabaseSettings, patience: float) -> Connection:
             return psycopg.connect(
                 **DEAD_PEER | login(settings), autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_TIMEOUT
             )
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, AwsUnavailable) as error:
             if time.monotonic() + pause > deadline:
                 raise DatabaseUnavailable(f"no connection to PostgreSQL within {patience:.0f} s: {error}") from error
         time.sleep(pause)
@@ -80,7 +83,8 @@ def connect(settings: DatabaseSettings, patience: float) -> Connection:
 def login(settings: DatabaseSettings) -> dict[str, Any]:
     """Return libpq's parameters, with the password that `settings.database_auth` asks for.
 
-    Raises `ConfigurationError` where the URL or the secret lacks what is needed.
+    Raises `ConfigurationError` where the URL or the secret lacks what is needed, `AwsUnavailable` where the secret cannot
+    be read now.
     """
     try:
         parameters: dict[str, Any] = conninfo_to_dict(settings.database_url)
@@ -99,10 +103,8 @@ def login(settings: DatabaseSettings) -> dict[str, Any]:
 
 def _from_secret(arn: str, user: str | None) -> dict[str, str]:
     """Log-in from Secrets Manager: RDS's own form names the user too, ours maps each role to its password."""
-    from aws_lambda_powertools.utilities import parameters  # loads boto3: only where a secret is asked for
-
     try:
-        secret = msgspec.json.decode(parameters.get_secret(arn, max_age=300), type=dict[str, str | int | None])
+        secret = msgspec.json.decode(_secret_text(arn), type=dict[str, str | int | None])
     except msgspec.MsgspecError as error:
         raise ConfigurationError(f"secret {arn}: expected a JSON object of log-in data: {error}") from None
     if {"username", "password"} <= secret.keys():
@@ -110,6 +112,25 @@ def _from_secret(arn: str, user: str | None) -> dict[str, str]:
     if user not in secret:
         raise ConfigurationError(f"secret {arn}: expected a password for {user!r}, got keys {sorted(secret)}")
     return {"password": str(secret[user])}
+
+
+def _secret_text(arn: str) -> str:
+    """The secret as it was five minutes ago at most. Raises `AwsUnavailable`."""
+    from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+
+    try:
+        text: str = _secrets().get(arn, max_age=300)
+    except GetParameterError as error:
+        raise AwsUnavailable(f"reading the secret {arn}: {error}") from error
+    return text
+
+
+@functools.cache
+def _secrets() -> Any:
+    """What reads secrets, and keeps them for a while; it gives up as soon as our other clients do."""
+    from aws_lambda_powertools.utilities.parameters import SecretsProvider  # loads boto3: only where a secret is asked for
+
+    return SecretsProvider(boto3_client=aws.client("secretsmanager"))
 
 
 def iam_token(host: str, port: str, user: str) -> str:

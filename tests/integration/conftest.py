@@ -18,6 +18,7 @@ import checkpoint
 import http_ingest
 import ingest
 import log
+import prooftrail.database
 import query
 import reader
 import verify
@@ -128,6 +129,16 @@ def asking(requesting: Callable[..., dict[str, Any]]) -> Callable[..., tuple[int
         return answer["statusCode"], json.loads(answer["body"])
 
     return call
+
+
+@pytest.fixture
+def secrets_manager_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Functions log in with a secret, and nobody gives it to them."""
+    monkeypatch.setenv("DATABASE_AUTH", "secret")
+    monkeypatch.setenv("DATABASE_SECRET_ARN", "arn:aws:secretsmanager:us-east-1:000000000000:secret:database")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with fresh(prooftrail.database):
+        yield
 
 
 @pytest.fixture

@@ -512,6 +512,11 @@ class TestOutages:
             assert posting("/events", event, seconds=3)[0] == 503
         assert posting("/events", event)[0] == 201
 
+    @pytest.mark.usefixtures("secrets_manager_away")
+    def test_of_who_gives_out_the_password_are_answered_with_503(self, posting: Posting) -> None:
+        answer = posting("/events", native(), seconds=3, answer=True)
+        assert (answer["statusCode"], answer["headers"]["Retry-After"]) == (503, "10")
+
     def test_of_a_schema_registry_are_answered_with_503_and_nothing_is_stored(
         self, database: LogDatabase, posting: Posting, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -198,6 +198,13 @@ def test_while_the_database_is_away_the_answer_is_503(asking: Asking, monkeypatc
     assert asking("/events", url="postgresql://nobody@127.0.0.1:1/none")[0] == 503
 
 
+@pytest.mark.usefixtures("secrets_manager_away")
+def test_while_nobody_gives_out_the_password_the_answer_is_503(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reader.PATIENCE", 0)
+    status, problem = asking("/events")
+    assert (status, problem["detail"]) == (503, "the database does not answer: try again")
+
+
 def test_a_connection_that_died_while_idle_is_replaced_unseen(database: LogDatabase, asking: Asking) -> None:
     assert asking("/events")[0] == 200
     database.admin.execute(

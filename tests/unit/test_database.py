@@ -6,15 +6,17 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import botocore.auth
 import moto
 import pytest
-from aws_lambda_powertools.utilities import parameters
+from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from psycopg.conninfo import conninfo_to_dict
 
-from prooftrail import database
+from prooftrail import aws, database
 from prooftrail.database import Database
 from prooftrail.errors import ConfigurationError, DatabaseUnavailable
 from prooftrail.settings import DatabaseSettings
@@ -27,10 +29,10 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 def secret() -> Iterator[Any]:
     """Puts a value into Secrets Manager and returns its ARN."""
     with moto.mock_aws():
-        parameters.clear_caches()  # type: ignore[no-untyped-call]
+        database._secrets.cache_clear()
         client = boto3.client("secretsmanager")
         yield lambda value: client.create_secret(Name="s", SecretString=value)["ARN"]
-        parameters.clear_caches()  # type: ignore[no-untyped-call]
+        database._secrets.cache_clear()
 
 
 class TestUrl:
@@ -79,6 +81,30 @@ class TestSecret:
             database.login(self.settings(secret(value)))
         assert "two" not in str(caught.value)
         assert "plain-password" not in str(caught.value)
+
+    def test_that_cannot_be_read_now_is_an_outage_that_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        database._secrets.cache_clear()
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match="reading the secret arn: Could not connect"):
+            database.connect(self.settings("arn"), patience=0)
+        assert time.monotonic() - began < aws.CONNECT_TIMEOUT * aws.TRIES + 4
+        database._secrets.cache_clear()
+
+    def test_that_can_be_read_again_in_time_is_waited_for(self, server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        known = conninfo_to_dict(server_url)
+        secret = json.dumps({"username": known["user"], "password": known.get("password", "")})
+        tries = iter([None, secret])
+
+        def get(*_arguments: Any, **_options: Any) -> str:
+            if (text := next(tries)) is None:
+                raise GetParameterError("away")
+            return text
+
+        monkeypatch.setattr(database, "_secrets", lambda: SimpleNamespace(get=get))
+        settings = DatabaseSettings(database_url=server_url, database_auth="secret", database_secret_arn="arn")
+        with database.connect(settings, patience=5) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 class TestIam:
