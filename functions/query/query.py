@@ -67,14 +67,18 @@ def _page(
     """Cut the page where `limit` or `PAGE_BYTES` says; one more event is read to know whether there is a next page."""
     after = search.decode_cursor(asked.cursor, search.Place, question.fingerprint()) if asked.cursor else None
     page: list[tuple[search.Found, bytes]] = []
-    size = 0
+    size, more = 0, False
     for found in search.events(connection, question, after, asked.limit + 1):
+        if len(page) == asked.limit:
+            more = True
+            continue  # it is the last one that was asked for, and the search ends by itself
         document = msgspec.json.encode(found.event)
         size += len(document)
-        if page and (len(page) == asked.limit or size > PAGE_BYTES):
-            return page, search.encode_cursor(page[-1][0].place, question.fingerprint())
+        if page and size > PAGE_BYTES:
+            more = True
+            break  # which cancels the search, for what is left of it may be any size
         page.append((found, document))
-    return page, None
+    return page, search.encode_cursor(page[-1][0].place, question.fingerprint()) if more else None
 
 
 @app.get("/events/.+")

@@ -100,6 +100,17 @@ def test_a_page_is_cut_before_it_outgrows_what_lambda_may_answer(ingesting: Inge
     assert len(all_pages(asking, tenant="acme", limit=9)) == 9
 
 
+@pytest.mark.parametrize("limit", [1, 99, 199])  # less, and more, than is fetched at a time
+def test_a_page_that_has_a_next_one_cancels_nothing(
+    ingesting: Ingesting, asking: Asking, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    cancelled: list[Any] = []
+    monkeypatch.setattr(psycopg.Connection, "_try_cancel", lambda *_, **__: cancelled.append(1))
+    ingesting(sqs(*(native() for _ in range(250))))
+    _, page = asking("/events", limit=limit)
+    assert (len(page["events"]), page["next"] is not None, cancelled) == (limit, True, [])
+
+
 def test_one_event_by_its_id(ingesting: Ingesting, asking: Asking) -> None:
     event = native(id="odd id/with:all?sorts%20of&things") | {"level": "info"}
     ingesting(sqs(event))
