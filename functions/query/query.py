@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
@@ -22,18 +22,22 @@ import quarantine
 from answers import answer
 from pages import PAGE_BYTES
 from parameters import EventParameters, EventsParameters, parameters_of
-from prooftrail import aws, search
+from prooftrail import aws, search, segments
 from prooftrail.aws import AwsUnavailable
 from prooftrail.database import Connection
 from prooftrail.entries import EntryChanged, EntryMissing
 from prooftrail.errors import DatabaseUnavailable
 from prooftrail.event import Target
 from prooftrail.problem import Problem
+from prooftrail.segments import ArchivedMonth
 from prooftrail.telemetry import logger
-from reader import connect, database, own_settings, reader_of
+from reader import Reader, connect, database, own_settings, reader_of
 from refusals import bad_request, one_owner, response
 
 LONGEST_SILENCE = timedelta(hours=1)  # of continuous verification, which is scheduled every quarter of it
+MOST_OBJECTS = 100  # that are named as those that may hold an event
+
+_Page: TypeAlias = list[tuple[search.Found, bytes]]
 
 app = APIGatewayRestResolver()
 app.include_router(erasures.router)
@@ -50,23 +54,45 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 @app.get("/events")
 def events() -> Response[str]:
-    """A page of events, newest first: ``{"events": [...], "next": cursor or null}``."""
+    """A page of events, newest first: ``{"events": [...], "next": cursor or null}``.
+
+    PostgreSQL is searched. The archived months that the question reaches into are told as ``not_searched``, on every page:
+    any of their events may be missing between two of any page, and whoever wants the newest ones never reads the last page.
+    """
     asked = parameters_of(app.current_event, EventsParameters)
     reader = reader_of(app.current_event, asked)
     equal = {name: value for name in search.FILTERS if (value := getattr(asked, name)) is not None}
     question = search.Question(reader.tenant, asked.since, asked.until, equal)
+    page, next_cursor, archived = _searched(reader, question, asked)
+    reader.record("events.read", {found.event.tenant for found, _ in page}, returned=len(page))
+    found = {"events": [msgspec.Raw(document) for _, document in page], "next": next_cursor}
+    return answer(found | {"not_searched": archived} if archived else found)
+
+
+def _searched(
+    reader: Reader, question: search.Question, asked: EventsParameters
+) -> tuple[_Page, str | None, list[ArchivedMonth]]:
+    """A page, the cursor of the next one, and the months that were not searched.
+
+    The months are looked for last: one that was archived before the search is seen then, and none is archived during it.
+    """
     with search.reading_as(reader.connection, reader.tenant):
         page, next_cursor = _page(reader.connection, question, asked)
-    reader.record("events.read", {found.event.tenant for found, _ in page}, returned=len(page))
-    return answer({"events": [msgspec.Raw(document) for _, document in page], "next": next_cursor})
+        if next_cursor is None or len(page) == asked.limit:
+            return page, next_cursor, _archived_months(reader.connection, question)
+    # The search was cancelled, and its transaction with it. What has been archived since is told of in vain.
+    with search.reading_as(reader.connection, reader.tenant):
+        return page, next_cursor, _archived_months(reader.connection, question)
 
 
-def _page(
-    connection: Connection, question: search.Question, asked: EventsParameters
-) -> tuple[list[tuple[search.Found, bytes]], str | None]:
+def _archived_months(connection: Connection, question: search.Question) -> list[ArchivedMonth]:
+    return segments.archived_months(connection, question.tenant, question.since, question.until)
+
+
+def _page(connection: Connection, question: search.Question, asked: EventsParameters) -> tuple[_Page, str | None]:
     """Cut the page where `limit` or `PAGE_BYTES` says; one more event is read to know whether there is a next page."""
     after = search.decode_cursor(asked.cursor, search.Place, question.fingerprint()) if asked.cursor else None
-    page: list[tuple[search.Found, bytes]] = []
+    page: _Page = []
     size, more = 0, False
     for found in search.events(connection, question, after, asked.limit + 1):
         if len(page) == asked.limit:
@@ -90,12 +116,20 @@ def event() -> Response[str]:
     with search.reading_as(reader.connection, reader.tenant):
         owner = one_owner(search.owners(reader.connection, reader.tenant, id, asked.source), id)
         found = search.by_id(reader.connection, owner, id)
+        objects = [] if found else segments.archived(reader.connection, owner.tenant, owner.month)
     if found is None:
-        raise Problem(
-            HTTPStatus.NOT_FOUND, f"the event {id!a} was archived: its month is in the archive bucket, as Parquet"
-        )
+        raise _archived(owner, id, [segment.object_key for segment in objects])
     reader.record("event.read", {found.tenant}, Target(type="event", id=id))
     return answer(found)
+
+
+def _archived(owner: search.Owner, id: str, objects: list[str]) -> Exception:
+    """The answer to an event that is not in PostgreSQL: it was archived, or else somebody was at the rows."""
+    if not objects:
+        return EntryMissing(f"event {id!a} of {owner.source!a}: expected it in PostgreSQL or in the archive")
+    month = f"{owner.month:%Y-%m}"
+    detail = f"the event {id!a} was archived: read it from one of {len(objects)} objects of {month}, which are Parquet"
+    return Problem(HTTPStatus.NOT_FOUND, detail, reason="archived", month=month, objects=objects[:MOST_OBJECTS])
 
 
 @app.get("/health")

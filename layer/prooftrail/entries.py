@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -65,11 +65,10 @@ def find(connection: Connection, archive: ArchiveBucket, owner: Owner, id: str) 
     if hot_row is not None:
         return _stored(hot_row)
     # Not hot when we looked, so archived by now if it ever was: a month changes hands in one transaction.
-    for segment in segments.archived(connection, owner.tenant):
-        if segment.month == owner.time.astimezone(UTC).date().replace(day=1):
-            for row in _rows_at(archive, segment, owner.time):
-                if (row[_ID], row[_SOURCE], row[_TIME]) == (id, owner.source, owner.time):
-                    return _stored(row)
+    for segment in segments.archived(connection, owner.tenant, owner.month):
+        for row in _rows_at(archive, segment, owner.time):
+            if (row[_ID], row[_SOURCE], row[_TIME]) == (id, owner.source, owner.time):
+                return _stored(row)
     raise EntryMissing(
         f"event {id!a} of {owner.source!a}: expected it in PostgreSQL or in the archive, found it in neither"
     )

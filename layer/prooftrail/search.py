@@ -10,7 +10,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -112,6 +112,11 @@ class Owner(NamedTuple):
     tenant: str
     source: str
     time: datetime
+
+    @property
+    def month(self) -> date:
+        """The month that it is stored in and archived with."""
+        return self.time.astimezone(UTC).date().replace(day=1)
 
 
 def owners(connection: Connection, tenant: str, id: str, source: str | None) -> list[Owner]:

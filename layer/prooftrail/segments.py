@@ -8,12 +8,13 @@ holds a segment (`claim`) and the other leaves it alone.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 from psycopg import sql
 
 from prooftrail import system
+from prooftrail.api_keys import ALL_TENANTS
 from prooftrail.archive_bucket import Version
 from prooftrail.database import Connection
 from prooftrail.event import Event, Target, own_event
@@ -46,7 +47,23 @@ class Segment(msgspec.Struct, frozen=True):
         }
 
 
+class ArchivedMonth(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of how many tenants how many events of a month are to be read from how many objects.
+
+    `and_earlier` is said of the last of many, where there are still more before it.
+    """
+
+    month: str
+    tenants: int
+    objects: int
+    events: int
+    and_earlier: bool = False
+
+
+MOST_MONTHS = 120  # that are told of at once
 _COLUMNS = sql.SQL(", ").join(map(sql.Identifier, Segment.__struct_fields__))
+# No month is archived before another one has passed (prooftrail.drop_archived_partition), and none has fewer days.
+_TOO_YOUNG = timedelta(days=28)
 # What a row takes up that none of its long columns accounts for, about.
 _REST_OF_A_ROW = 300
 _LONG = ("message", "before", "after", "metadata", "error_message", "error_stack_trace", "actor_user_agent", "target_name")
@@ -195,10 +212,40 @@ def _archived_event(tenant: str, month: date, archived: list[Segment]) -> Event:
     )
 
 
-def archived(connection: Connection, tenant: str | None) -> list[Segment]:
-    """The segments, of a tenant or of all, whose place to read is their object, in the order in which they were planned."""
-    condition = sql.SQL("tenant = {}").format(sql.Literal(tenant)) if tenant else sql.SQL("true")
-    return _listing(connection, sql.SQL("state = 'archived' AND {}").format(condition))
+def archived(connection: Connection, tenant: str | None, month: date | None = None) -> list[Segment]:
+    """The segments whose place to read is their object, of a tenant or of all, of a month or of all.
+
+    In the order in which they were planned.
+    """
+    of_tenant = sql.SQL("tenant = {}").format(sql.Literal(tenant)) if tenant else sql.SQL("true")
+    of_month = sql.SQL("month = {}").format(sql.Literal(month)) if month else sql.SQL("true")
+    return _listing(connection, sql.SQL("state = 'archived' AND {} AND {}").format(of_tenant, of_month))
+
+
+def archived_months(
+    connection: Connection, tenant: str, since: datetime | None, until: datetime | None
+) -> list[ArchivedMonth]:
+    """The archived months, of a tenant or of all (`ALL_TENANTS`), that overlap `since` <= time < `until`, newest first.
+
+    At most `MOST_MONTHS` of them. Where all that is asked for is too young to be archived, the database is not asked.
+    """
+    if since is not None and since > datetime.now(UTC) - _TOO_YOUNG:
+        return []
+    rows = connection.execute(
+        """
+        SELECT to_char(month, 'YYYY-MM'), count(DISTINCT tenant), count(*), sum(event_count)::bigint
+        FROM prooftrail.archive_segment
+        WHERE state = 'archived' AND %(tenant)s IN (tenant, %(all)s)
+            AND month >= date_trunc('month', coalesce(%(since)s::timestamptz, '-infinity') AT TIME ZONE 'UTC')::date
+            AND month < coalesce(%(until)s::timestamptz, 'infinity') AT TIME ZONE 'UTC'
+        GROUP BY month ORDER BY month DESC LIMIT %(limit)s
+        """,
+        {"tenant": tenant, "all": ALL_TENANTS, "since": since, "until": until, "limit": MOST_MONTHS + 1},
+    )
+    months = [ArchivedMonth(*row) for row in rows]
+    if len(months) > MOST_MONTHS:
+        months[MOST_MONTHS - 1 :] = [msgspec.structs.replace(months[MOST_MONTHS - 1], and_earlier=True)]
+    return months
 
 
 def holding(connection: Connection, batches: list[int]) -> list[Segment]:

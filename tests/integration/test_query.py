@@ -12,9 +12,10 @@ import moto
 import psycopg
 import pytest
 
-from prooftrail import api_keys
+from prooftrail import api_keys, segments
 from tests.conftest import LogDatabase
 from tests.factories import native, sqs
+from tests.integration.conftest import BUCKET
 
 Ingesting = Callable[..., list[str]]
 Asking = Callable[..., tuple[int, Any]]
@@ -109,6 +110,91 @@ def test_a_page_that_has_a_next_one_cancels_nothing(
     ingesting(sqs(*(native() for _ in range(250))))
     _, page = asking("/events", limit=limit)
     assert (len(page["events"]), page["next"] is not None, cancelled) == (limit, True, [])
+
+
+class TestArchivedMonths:
+    @pytest.fixture(autouse=True)
+    def archived(self, ingesting: Ingesting, archiving: Callable[..., dict[str, Any]]) -> None:
+        old = [native(id=f"o{month}", time=f"2020-{month:02}-15T00:00:00Z") for month in (1, 3)]
+        theirs = native(id="theirs", time="2020-01-31T23:59:59.999999Z", tenant="globex")
+        ingesting(sqs(*old, theirs, *(native(id=f"hot-{number}", time=at(number)) for number in range(3))))
+        assert archiving()["archived"] == ["2020-01", "2020-03"]
+
+    def test_are_told_on_every_page_that_does_not_show_their_events(self, asking: Asking) -> None:
+        told = [
+            {"month": "2020-03", "tenants": 1, "objects": 1, "events": 1},
+            {"month": "2020-01", "tenants": 1, "objects": 1, "events": 1},
+        ]
+        first = asking("/events", tenant="acme", limit=2)[1]
+        last = asking("/events", tenant="acme", limit=2, cursor=first["next"])[1]
+        assert [len(first["events"]), len(last["events"]), last["next"]] == [2, 1, None]
+        assert (first["not_searched"], last["not_searched"]) == (told, told)
+
+    def test_are_told_where_a_page_is_cut_before_it_grows_too_large(
+        self, ingesting: Ingesting, asking: Asking, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("query.PAGE_BYTES", 1_000)
+        ingesting(sqs(*(native(time=at(60), message="x" * 20_000) for _ in range(300))))
+        status, page = asking("/events", tenant="acme", limit=299)
+        assert (status, len(page["events"]), len(page["not_searched"])) == (200, 1, 2)
+
+    def test_are_told_as_far_as_the_question_reaches_into_them(self, asking: Asking) -> None:
+        questions: list[tuple[dict[str, str], list[str]]] = [
+            ({}, ["2020-03", "2020-01"]),
+            ({"from_": "2019-06-01T00:00:00Z"}, ["2020-03", "2020-01"]),
+            ({"from_": "2020-01-31T23:59:59.999999Z"}, ["2020-03", "2020-01"]),
+            ({"from_": "2020-02-01T00:00:00Z"}, ["2020-03"]),
+            ({"from_": "2020-02-01T00:00:00+00:01"}, ["2020-03", "2020-01"]),
+            ({"from_": "2020-04-01T00:00:00Z"}, []),
+            ({"to": "2020-01-01T00:00:00Z"}, []),
+            ({"to": "2020-01-01T00:00:00.000001Z"}, ["2020-01"]),
+            ({"from_": "2020-02-01T00:00:00Z", "to": "2020-03-01T00:00:00Z"}, []),
+            ({"from_": "0001-01-01T00:00:00Z", "to": "9999-12-31T23:59:59.999999Z"}, ["2020-03", "2020-01"]),
+        ]
+        for asked, months in questions:
+            _, page = asking("/events", actor="nobody", **asked)
+            assert [told["month"] for told in page.get("not_searched", [])] == months, asked
+            assert ("not_searched" in page) == bool(months)
+
+    def test_are_told_of_the_tenants_that_the_key_reads(self, database: LogDatabase, asking: Asking) -> None:
+        def told(**reader: str) -> list[tuple[str, int, int]]:
+            months = asking("/events", **reader)[1].get("not_searched", [])
+            return [(month["month"], month["tenants"], month["events"]) for month in months]
+
+        keys = {name: api_keys.create(database.admin, name) for name in ("acme", "globex", "other")}
+        assert told(key=keys["acme"]) == told(tenant="acme") == [("2020-03", 1, 1), ("2020-01", 1, 1)]
+        assert told(key=keys["globex"]) == [("2020-01", 1, 1)]
+        assert told(key=keys["other"]) == []
+        assert told() == [("2020-03", 1, 1), ("2020-01", 2, 2)]
+
+    def test_are_bounded_and_say_so(self, asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(segments, "MOST_MONTHS", 1)
+        (told,) = asking("/events")[1]["not_searched"]
+        assert (told["month"], told["and_earlier"]) == ("2020-03", True)
+
+    def test_are_not_looked_for_where_nothing_so_young_is_archived(
+        self, asking: Asking, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        statements: list[str] = []
+        execute = psycopg.Connection.execute
+
+        def noted(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+            statements.append(str(query))
+            return execute(self, query, *arguments, **options)
+
+        monkeypatch.setattr(psycopg.Connection, "execute", noted)
+        for days, asked in ((27, False), (62, True)):
+            statements.clear()
+            asking("/events", from_=(datetime.now(UTC) - timedelta(days=days)).isoformat())
+            assert any("archive_segment" in statement for statement in statements) == asked
+
+    def test_hide_no_event_that_is_asked_for_by_its_id(self, asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+        status, problem = asking("/events/o3")
+        assert (status, problem["reason"], problem["month"]) == (404, "archived", "2020-03")
+        (key,) = problem["objects"]
+        assert key in {item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]}
+        monkeypatch.setattr(segments, "archived", lambda *_: [])
+        assert asking("/events/o3")[0] == 500  # neither here nor there: that is no answer, and a finding
 
 
 def test_one_event_by_its_id(ingesting: Ingesting, asking: Asking) -> None:
