@@ -33,5 +33,9 @@ def one_owner(owners: list[Owner], id: str) -> Owner:
         raise Problem(HTTPStatus.NOT_FOUND, f"no event has the id {id!a}")
     if len(owners) > 1:
         choices = [{"tenant": owner.tenant, "source": owner.source} for owner in owners]
-        raise Problem(HTTPStatus.CONFLICT, f"{len(owners)} events have the id {id!a}: choose by `source`", choices=choices)
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            f"{len(owners)} events have the id {id!a}: choose by `source` and `tenant`",
+            choices=choices,
+        )
     return owners[0]
