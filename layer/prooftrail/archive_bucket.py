@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from prooftrail import aws
+from prooftrail.errors import PermanentError
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _LOST_A_RACE = ("PreconditionFailed", "ConditionalRequestConflict")
 _GONE = ("404", "NoSuchKey", "NoSuchVersion", "NotFound")
+
+
+class _Taken(PermanentError):
+    """There is an object under the key."""
+
+
+class _Gone(PermanentError):
+    """There is no such object, or no such version of it."""
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -36,26 +48,20 @@ class Version(msgspec.Struct, frozen=True):
 
 
 class ArchiveBucket:
-    """The bucket of that name; S3's faults come as boto3 raises them."""
+    """The bucket of that name; every call raises `AwsUnavailable` where S3 does not answer, or refuses."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     @functools.cached_property
     def _s3(self) -> S3Client:
-        import boto3  # costs a cold start more than all the rest
-
-        return boto3.client("s3")
+        client: S3Client = aws.client("s3")
+        return client
 
     def put(self, key: str, file: Path) -> None:
         """Write an object whole or not at all, never over another one: a run that was killed may have written it."""
-        from botocore.exceptions import ClientError
-
-        try:
+        with suppress(_Taken):
             self._put(key, file, {"IfNoneMatch": "*"})
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in _LOST_A_RACE:
-                raise
 
     def replace(self, key: str, file: Path, former: Version) -> str | None:
         """Write a new version that is locked as long as the former one; returns its id."""
@@ -65,7 +71,8 @@ class ArchiveBucket:
         return self._put(key, file, retention)
 
     def _put(self, key: str, file: Path, further: dict[str, Any]) -> str | None:
-        with file.open("rb") as body:
+        known = dict.fromkeys(_LOST_A_RACE, _Taken())
+        with file.open("rb") as body, aws.faults(f"writing {key} to the archive bucket", known):
             answer = self._s3.put_object(
                 Bucket=self._name,
                 Key=key,
@@ -78,14 +85,11 @@ class ArchiveBucket:
 
     def find(self, key: str, version: str | None = None) -> Version | None:
         """The version of that id, or the latest one; None where there is none."""
-        from botocore.exceptions import ClientError
-
         try:
-            head = self._s3.head_object(Bucket=self._name, Key=key, **_of(version))
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                return None
-            raise
+            with aws.faults(f"looking for {key} in the archive bucket", dict.fromkeys(_GONE, _Gone())):
+                head = self._s3.head_object(Bucket=self._name, Key=key, **_of(version))
+        except _Gone:
+            return None
         return Version(
             head.get("VersionId"),
             head["ContentLength"],
@@ -97,33 +101,32 @@ class ArchiveBucket:
     def versions(self, key: str) -> list[Version]:
         """All versions of an object, the latest first."""
         found = []
-        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._name, Prefix=key)
-        for page in pages:
-            found += [item["VersionId"] for item in page.get("Versions", []) if item["Key"] == key]
+        with aws.faults(f"listing the versions of {key} in the archive bucket"):
+            for page in self._s3.get_paginator("list_object_versions").paginate(Bucket=self._name, Prefix=key):
+                found += [item["VersionId"] for item in page.get("Versions", []) if item["Key"] == key]
         return [version for id in found if (version := self.find(key, None if id == "null" else id)) is not None]
 
     def fetch(self, key: str, version: Version, file: Path) -> bytes | None:
         """Download one version; returns its SHA-256, None where it has gone since it was found."""
-        from botocore.exceptions import ClientError
-
         try:
-            self._s3.download_file(self._name, key, str(file), ExtraArgs=_of(version.id))
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                return None
-            raise
+            with aws.faults(f"reading {key} from the archive bucket", dict.fromkeys(_GONE, _Gone())):
+                self._s3.download_file(self._name, key, str(file), ExtraArgs=_of(version.id))
+        except _Gone:
+            return None
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").digest()
 
     def read(self, key: str, version: Version, begin: int, end: int) -> bytes:
         """The bytes of one version from `begin` to before `end`."""
-        answer = self._s3.get_object(Bucket=self._name, Key=key, Range=f"bytes={begin}-{end - 1}", **_of(version.id))
-        return answer["Body"].read()
+        part = f"bytes={begin}-{end - 1}"
+        with aws.faults(f"reading {key} from the archive bucket"):
+            return self._s3.get_object(Bucket=self._name, Key=key, Range=part, **_of(version.id))["Body"].read()
 
     def remove(self, key: str, version: Version) -> None:
         """Delete one version for good; under GOVERNANCE that needs the right s3:BypassGovernanceRetention."""
         bypass: dict[str, Any] = {"BypassGovernanceRetention": True} if version.lock_mode else {}
-        self._s3.delete_object(Bucket=self._name, Key=key, **_of(version.id), **bypass)
+        with aws.faults(f"deleting a version of {key} from the archive bucket"):
+            self._s3.delete_object(Bucket=self._name, Key=key, **_of(version.id), **bypass)
 
 
 def _of(version: str | None) -> dict[str, Any]:

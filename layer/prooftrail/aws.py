@@ -34,11 +34,12 @@ def client(service: str, region: str | None = None) -> Any:
 @contextmanager
 def faults(what: str, known: Mapping[str, ProoftrailError] | None = None) -> Iterator[None]:
     """Turn a fault of AWS, while doing `what`, into the error that its code is `known` to mean, else `AwsUnavailable`."""
+    from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
     except ClientError as error:
         raise (known or {}).get(error.response["Error"]["Code"], AwsUnavailable(f"{what}: {error}")) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, Boto3Error) as error:  # the latter of downloads in parts, which boto3 itself tries again
         raise AwsUnavailable(f"{what}: {error}") from error

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from psycopg import sql
 
-from prooftrail import aws, row_groups, segments
+from prooftrail import row_groups, segments
 from prooftrail.archive_bucket import ArchiveBucket, Version
 from prooftrail.database import Connection
 from prooftrail.errors import ArchiveMismatch, InvalidRecord, PermanentError
@@ -119,8 +119,7 @@ def _cold(archive: ArchiveBucket, segment: Segment) -> Iterator[Stored]:
     """All entries of a segment; its object is meanwhile in a file of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "segment.parquet")
-        with aws.faults(f"reading {segment.object_key} from the archive"):
-            sha256 = archive.fetch(segment.object_key, _version(archive, segment), file)
+        sha256 = archive.fetch(segment.object_key, _version(archive, segment), file)
         if sha256 != segment.object_sha256:
             raise _not_there(segment)
         yield from map(_stored, _rows(file, segment.tenant))
@@ -128,10 +127,9 @@ def _cold(archive: ArchiveBucket, segment: Segment) -> Iterator[Stored]:
 
 def _rows_at(archive: ArchiveBucket, segment: Segment, time: datetime) -> Iterator[Sequence[Any]]:
     """The rows of the row groups that may hold a time."""
-    with aws.faults(f"reading {segment.object_key} from the archive"):
-        version = _version(archive, segment)
-        fetch = functools.partial(archive.read, segment.object_key, version)
-        file = row_groups.at(fetch, version.size, time)
+    version = _version(archive, segment)
+    fetch = functools.partial(archive.read, segment.object_key, version)
+    file = row_groups.at(fetch, version.size, time)
     return iter(()) if file is None else _rows(file, segment.tenant)
 
 

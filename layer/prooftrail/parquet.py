@@ -109,7 +109,8 @@ def batches(file: Path) -> Iterator[RecordBatch]:
     try:
         yield from _filled(read_parquet(file, batch_size=READ_ROWS))
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # the library's own, which no `except Exception` would see
+        # The library's own: a bare Exception, and one that no `except Exception` would see.
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
             raise
         raise ArchiveMismatch(f"expected Parquet, got what cannot be read: {error}") from error
 

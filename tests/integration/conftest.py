@@ -150,6 +150,17 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield BUCKET
 
 
+@contextmanager
+def denied(bucket: str, *keys: str, actions: tuple[str, ...] = ("s3:GetObject", "s3:GetObjectVersion")) -> Iterator[None]:
+    """Meanwhile nobody may do that with these objects; where none is named, with any."""
+    resources = [f"arn:aws:s3:::{bucket}/{key}" for key in keys or ("*",)]
+    statement = {"Effect": "Deny", "Principal": "*", "Action": list(actions), "Resource": resources}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    boto3.client("s3").put_bucket_policy(Bucket=bucket, Policy=policy)
+    yield
+    boto3.client("s3").delete_bucket_policy(Bucket=bucket)
+
+
 @pytest.fixture
 def publishing(database: LogDatabase, evidence: Evidence) -> Publishing:
     """Publish checkpoints into the evidence bucket."""

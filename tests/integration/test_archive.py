@@ -18,9 +18,11 @@ from psycopg.conninfo import conninfo_to_dict
 
 import archive
 from prooftrail import parquet, segments
+from prooftrail.aws import AwsUnavailable
 from prooftrail.errors import ArchiveFailed
 from tests.conftest import LogDatabase
 from tests.factories import native, sqs
+from tests.integration.conftest import denied
 
 Ingesting = Callable[..., list[str]]
 Archiving = Callable[..., dict[str, Any]]
@@ -144,6 +146,17 @@ def test_an_object_that_differs_from_postgresql_stops_everything(
     with pytest.raises(ArchiveFailed, match=r"2020-01: .*other content"):
         archiving()
     assert database.count("event") == 1
+
+
+def test_a_month_whose_object_cannot_be_read_back_waits_and_the_others_go(
+    database: LogDatabase, ingesting: Ingesting, archiving: Archiving, bucket: str
+) -> None:
+    ingesting(sqs(native(time="2020-01-01T00:00:00Z"), native(time="2020-02-01T00:00:00Z")))
+    with denied(bucket, "tenant=acme/year=2020/month=01/*"), pytest.raises(ArchiveFailed, match="2020-01: reading") as told:
+        archiving()
+    assert isinstance(told.value.__cause__, AwsUnavailable)
+    assert [segment.month.month for segment in segments.archived(database.admin, "acme")] == [2]
+    assert archiving()["archived"] == ["2020-01"]
 
 
 def test_rows_that_no_verified_segment_holds_keep_the_partition(database: LogDatabase, ingesting: Ingesting) -> None:

@@ -24,6 +24,7 @@ from prooftrail.ledger.tiles import Tile
 from prooftrail.ledger.tlog_proof import TlogProof
 from tests.conftest import LogDatabase
 from tests.factories import native, sqs
+from tests.integration.conftest import denied
 from tests.publishing import Publishing
 from tests.trees import Signer, Tree
 
@@ -143,6 +144,19 @@ def test_an_archived_event_has_a_proof_read_from_its_row_group_alone(
         assert checked(requesting(path_of(event["id"]), tenant="acme"), publishing)["id"] == event["id"]
         assert sum(fetched) < 180_000
         fetched.clear()
+
+
+def test_while_an_archived_object_cannot_be_read_its_events_proofs_are_to_be_asked_for_again(
+    ingesting: Ingesting, requesting: Requesting, archiving: Archiving, publishing: Publishing, bucket: str
+) -> None:
+    event = native(time="2020-01-01T00:00:00Z")
+    ingesting(sqs(event))
+    archiving()
+    publishing("acme")
+    with denied(bucket):
+        answer = requesting(path_of(event["id"]))
+    assert (answer["statusCode"], answer["multiValueHeaders"]["Retry-After"]) == (503, ["10"])
+    assert checked(requesting(path_of(event["id"])), publishing)["id"] == event["id"]
 
 
 def test_an_erased_event_has_a_proof_hot_and_archived_and_older_ones_stay_good(
