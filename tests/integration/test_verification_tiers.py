@@ -21,15 +21,18 @@ import pytest
 from arro3.core import RecordBatch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
 
 from prooftrail import erasure, segments, verification
 from prooftrail.archive_bucket import ArchiveBucket
+from prooftrail.cli import app
 from prooftrail.errors import ArchiveFailed
 from prooftrail.store import Store
 from prooftrail.verification import Question, Report, Workers, rows, scan
 from prooftrail.verification.rows import Unreadable
 from tests.conftest import LogDatabase
 from tests.factories import accepted, native, sqs
+from tests.integration.conftest import denied
 
 Ingesting = Callable[..., list[str]]
 Archiving = Callable[..., dict[str, Any]]
@@ -78,10 +81,68 @@ def test_what_cannot_be_read_is_said_and_not_taken_for_missing(database: LogData
     assert all("no bucket to read it from" in reason for reason in report.unchecked)
 
 
-def replaced(database: LogDatabase, bucket: str, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Put another object in the place of one of acme's, and make the manifest name it, as its owner could."""
+def test_an_object_that_cannot_be_read_stops_nothing_and_nothing_is_missing_for_it(
+    database: LogDatabase, archived: str
+) -> None:
+    (segment, *_) = segments.archived(database.admin, "acme")
+    replaced(database, archived, lambda table: with_message(table, 2, "y"), tenant="globex")
+    with denied(archived, segment.object_key):
+        report = verify(database, archived)
+    assert [(finding.kind, finding.tenant, finding.column) for finding in report.findings] == [
+        ("changed", "globex", "message")
+    ]
+    (reason,) = report.unchecked
+    assert reason.startswith(f"{segment.object_key}: ")
+
+
+def run_verify(database: LogDatabase, bucket: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> Result:
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    arguments = ["verify", "--without-checkpoints", "--archive-bucket", bucket, "--tenant", "acme", *options]
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_archive_that_is_away_ends_the_command_with_not_verified_and_the_reasons(
+    database: LogDatabase, archived: str, monkeypatch: pytest.MonkeyPatch, jobs: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    result = run_verify(database, archived, monkeypatch, "--jobs", jobs)
+    assert result.exit_code == 2, result.output
+    for segment in segments.archived(database.admin, "acme"):
+        assert f"not verified: {segment.object_key}: " in result.stderr
+    assert "http://127.0.0.1:1" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_what_is_found_beside_an_object_that_cannot_be_read_ends_the_command_with_found(
+    database: LogDatabase, archived: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (segment,) = [item for item in segments.archived(database.admin, "acme") if item.event_count != 8]
+    replaced(database, archived, lambda table: with_message(table, 2, "y"))
+    with denied(archived, segment.object_key):
+        result = run_verify(database, archived, monkeypatch, "--jobs", "1")
+    assert result.exit_code == 1, result.output
+    assert "message: expected 'x', found 'y'" in result.stdout
+    assert f"not verified: {segment.object_key}: " in result.stderr
+
+
+def test_a_fault_of_ours_does_not_end_the_command_as_if_something_was_found(
+    database: LogDatabase, archived: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prooftrail.verification.session.walk", broken)
+        result = run_verify(database, archived, monkeypatch, "--jobs", "1")
+    assert result.exit_code == 2, result.output
+    assert "a fault of ours" in result.stderr
+
+
+def replaced(database: LogDatabase, bucket: str, change: Callable[[pa.Table], pa.Table], tenant: str = "acme") -> None:
+    """Put another object in the place of one of a tenant's, and make the manifest name it, as its owner could."""
     s3 = boto3.client("s3")
-    (segment,) = [item for item in segments.archived(database.admin, "acme") if item.event_count == 8]
+    (segment,) = [item for item in segments.archived(database.admin, tenant) if item.event_count == 8]
     body = s3.get_object(Bucket=bucket, Key=segment.object_key)["Body"].read()
     sink = pa.BufferOutputStream()
     pyarrow.parquet.write_table(change(pyarrow.parquet.read_table(pa.BufferReader(body))), sink)
@@ -167,6 +228,27 @@ def test_an_object_that_is_no_parquet_is_named(database: LogDatabase, archived: 
     assert ("segment", segment.object_key) in {(finding.kind, finding.where) for finding in findings}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.drop_columns(["position"]),
+        lambda table: table.drop_columns(["batch_id"]),
+        lambda table: table.set_column(table.column_names.index("time"), "time", pa.array([1] * table.num_rows)),
+        lambda table: table.set_column(table.column_names.index("position"), "position", pa.array(["x"] * table.num_rows)),
+        lambda table: table.set_column(table.column_names.index("batch_id"), "batch_id", pa.array([[1]] * table.num_rows)),
+    ],
+    ids=["no position", "no batch", "another time", "another position", "another batch"],
+)
+def test_an_object_of_other_columns_is_named_and_stops_nothing(
+    database: LogDatabase, archived: str, change: Callable[[pa.Table], pa.Table]
+) -> None:
+    replaced(database, archived, change)
+    replaced(database, archived, lambda table: with_message(table, 2, "y"), tenant="globex")
+    findings = verify(database, archived).findings
+    assert ("changed", "globex", "message") in [(finding.kind, finding.tenant, finding.column) for finding in findings]
+    assert ("segment", "acme") in [(finding.kind, finding.tenant) for finding in findings]
+
+
 def test_an_entry_in_both_tiers_is_doubled(database: LogDatabase, archived: str) -> None:
     database.admin.execute("SELECT prooftrail.create_partition('2020-01-01')")
     (suspect,) = object_rows(archived, database, "old-3")
@@ -210,6 +292,29 @@ def test_an_erasure_is_told_from_tampering_in_both_tiers(
     assert (half.erased, report.erased) == (5, 10)
     part = clean(verify(database, bucket, tenant="acme", first=0, end=1))  # the erasure's event is not in this part
     assert (part.entries, part.erased) == (10, 5)
+
+
+def test_what_is_gone_is_not_said_to_be_unexplained_where_the_erasure_may_be_in_an_object_that_cannot_be_read(
+    database: LogDatabase, ingesting: Ingesting, archiving: Archiving, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for month in (NEW, OLD):
+        ingesting(sqs(native(time=month, actor={"id": "gone", "name": "gone"})))
+    archiving()
+    erasure.execute(
+        database.admin, ArchiveBucket(bucket), erasure.order(database.admin, "acme", "actor", "gone", "asked for")
+    )
+    # As if the erasure had been made long ago, and its event been archived with its month.
+    database.admin.execute("ALTER TABLE prooftrail.erasure DISABLE TRIGGER USER")
+    database.admin.execute("UPDATE prooftrail.erasure SET begun_at = %s", [OLD])
+    (segment,) = segments.archived(database.admin, "acme")
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "notes", lambda *_: [])
+        (finding,) = verify(database, bucket, tenant="acme", first=0, end=1).findings
+        assert finding.kind == "erased"
+        with denied(bucket, segment.object_key):
+            report = verify(database, bucket, tenant="acme", first=0, end=1)
+    assert report.findings == []
+    assert [reason.partition(":")[0] for reason in report.unchecked] == [segment.object_key]
 
 
 def stops_after_the_survey() -> Callable[[], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from contextlib import nullcontext
 from typing import Annotated, NoReturn
 
@@ -66,6 +67,11 @@ def verify(
         fail(str(error), NOT_VERIFIED)
     except psycopg.Error as error:
         fail(f"PostgreSQL refused: {error}", NOT_VERIFIED)
+    except typer.Exit:
+        raise
+    except Exception as error:  # noqa: BLE001  # Python's own exit code for it would say that something was changed
+        traceback.print_exception(error)
+        fail(f"broken off by a fault of ours, which please report: {error!r}", NOT_VERIFIED)
     _tell(report, as_json=as_json, authority=authority)
 
 

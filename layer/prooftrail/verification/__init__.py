@@ -13,7 +13,7 @@ It changes nothing, and waits for nobody: ingest, archive, checkpoints and erasu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 from psycopg import sql
@@ -27,7 +27,7 @@ from prooftrail.verification.findings import Finding
 from prooftrail.verification.inquiry import Inquiry, Report
 from prooftrail.verification.scan import Scope
 from prooftrail.verification.session import ColdJob, HotJob, Job, WalkJob, Workers, snapshot
-from prooftrail.verification.signed import Authority, LogKeys, Published, keys_of
+from prooftrail.verification.signed import NOTHING_PUBLISHED, Authority, LogKeys, OfLog, keys_of
 
 __all__ = ["Authority", "Finding", "LogKeys", "Question", "Report", "Workers", "keys_of", "verify"]
 
@@ -62,12 +62,13 @@ def verify(
 ) -> Report:
     """Verify what is asked; `connection` is in autocommit mode. Without `authority` nothing is compared with checkpoints.
 
-    `progress` is told how many entries are done, of about how many. Raises `AwsUnavailable` where a bucket cannot be
-    reached.
+    `progress` is told how many entries are done, of about how many. What cannot be read of a bucket is in the report's
+    `unchecked`, and nothing is found fault with because of it.
     """
-    inquiry = Inquiry(connection, authority, archive, workers.perform if workers else None)
+    inquiry = Inquiry(connection, authority, archive, perform=workers.perform if workers else None)
     published = _published(connection, question, authority)
-    inquiry.report.add(published.findings)
+    for of_log in published.values():
+        inquiry.report.add(of_log.findings)
     with snapshot(connection, shared=workers is not None) as view:
         ids = _batches(connection, question)
         total = sum(count for _, count in ids)
@@ -76,23 +77,22 @@ def verify(
             *_scans(connection, question, ids, workers.count if workers else 1),
         ]
         inquiry.look(view, jobs, lambda: progress(inquiry.report.entries, total))
-        keys_differ = _keys_differ(connection, question, inquiry.report)
-        if question.tenant is None:
-            inquiry.compare_quarantine(explained.quarantined(connection))
-    inquiry.look_again()
-    if keys_differ or inquiry.has_questions():
-        with snapshot(connection) as view:
-            inquiry.examine(view, keys_differ=keys_differ)
+        # Where an object was not read, there are fewer entries than keys for no other reason.
+        keys_differ = not inquiry.unread and _keys_differ(connection, question, inquiry.report.entries)
+        quarantined = explained.quarantined(connection) if question.tenant is None else None
+    inquiry.conclude(keys_differ=keys_differ)
+    if quarantined is not None:
+        inquiry.compare_quarantine(quarantined)
     return inquiry.report
 
 
-def _published(connection: Connection, question: Question, authority: Authority | None) -> Published:
+def _published(connection: Connection, question: Question, authority: Authority | None) -> dict[str, OfLog]:
     """What the evidence bucket has of the logs, those included that PostgreSQL has forgotten."""
     if authority is None:
-        return Published({}, {}, [])
+        return {}
     known = {tenant for (tenant,) in connection.execute("SELECT name FROM prooftrail.tenant")}
-    tenants = {question.tenant} if question.tenant else known | set(authority.evidence.tenants())
-    return signed.published(authority, sorted(tenants), every=question.every_checkpoint)
+    tenants = {question.tenant} if question.tenant else known
+    return signed.published(authority, tenants, every=question.every_checkpoint, others=question.tenant is None)
 
 
 def _batches(connection: Connection, question: Question) -> list[tuple[int, int]]:
@@ -135,7 +135,11 @@ def _parts(batches: list[tuple[int, int]], unit: int) -> Iterator[tuple[int | No
 
 
 def _walks(
-    connection: Connection, question: Question, authority: Authority | None, published: Published, report: Report
+    connection: Connection,
+    question: Question,
+    authority: Authority | None,
+    published: Mapping[str, OfLog],
+    report: Report,
 ) -> Iterator[Job]:
     """Jobs that walk along the logs, whole ones even where the question is about a part: the root is of all."""
     logs = {
@@ -144,17 +148,18 @@ def _walks(
             "SELECT tenant FROM prooftrail.log UNION SELECT DISTINCT tenant FROM prooftrail.batch"
         )
     }
-    for tenant in sorted(logs | published.signed.keys()):
+    for tenant in sorted(logs | published.keys()):
         if question.tenant in (None, tenant):
-            known, findings = signed.remembered(connection, tenant, 0, authority, published.notes)
-            report.add(findings)
-            yield WalkJob(tenant, Frontier(), (*published.signed.get(tenant, ()), *known))
+            known = signed.remembered(connection, tenant, 0, authority, published.get(tenant, NOTHING_PUBLISHED))
+            report.add(known.findings)
+            report.leave(known.unread)
+            yield WalkJob(tenant, Frontier(), tuple(known.signed))
 
 
-def _keys_differ(connection: Connection, question: Question, report: Report) -> bool:
+def _keys_differ(connection: Connection, question: Question, entries: int) -> bool:
     """Whether there are more or fewer keys than entries: each entry was seen to have one, but a key may be of none."""
-    if question.is_range or report.unchecked:
+    if question.is_range:
         return False
     condition = sql.SQL("tenant = {}").format(sql.Literal(question.tenant)) if question.tenant else sql.SQL("true")
     row = connection.execute(sql.SQL("SELECT count(*) FROM prooftrail.event_key WHERE {}").format(condition)).fetchone()
-    return row is not None and row[0] != report.entries
+    return row is not None and row[0] != entries

@@ -23,6 +23,15 @@ MOST_DIAGNOSED = 100  # rows on which changes are undone on trial; of more, only
 MOST_NAMED = 3  # events that may be the missing one
 _ALIKE = 100  # rows of the same batch, the same actor and the same target that are looked at for likely values
 _TENANT, _TIME, _ID, _SOURCE = (AT[name] for name in ("tenant", "time", "id", "source"))
+# What a row is that a scan suspects of this, if no more is found out.
+_KINDS: dict[str, Kind] = {
+    "changed": "changed",
+    "stranger": "inserted",
+    "inserted": "inserted",
+    "doubled": "doubled",
+    "key": "key",
+    "tenant": "batch",
+}
 
 
 class Orphan(NamedTuple):
@@ -265,6 +274,23 @@ class Examiner:
             )
             for row in self._connection.execute(query):
                 yield Orphan(*row)
+
+
+def unexamined(suspects: Iterable[Suspect]) -> Iterator[Finding]:
+    """What a scan alone knows of the rows that it suspected, for where they cannot be examined."""
+    for suspect in suspects:
+        if suspect.what != "entry":
+            row, place = suspect.row, _place(suspect.row)
+            yield Finding(
+                kind=_KINDS[suspect.what],
+                tenant=row[_TENANT] or "",
+                where=suspect.where,
+                batch=place.batch,
+                position=place.position,
+                source=row[_SOURCE],
+                id=row[_ID],
+                detail="it could not be examined further: run `prooftrail verify`",
+            )
 
 
 def _place(row: Row) -> Place:

@@ -18,13 +18,12 @@ import msgspec
 from prooftrail import segments
 from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection
-from prooftrail.errors import ArchiveMismatch
 from prooftrail.event import OWN_TENANT
 from prooftrail.segments import Segment
 from prooftrail.verification import scan
 from prooftrail.verification.findings import Finding
-from prooftrail.verification.scan import Erased, Note
-from prooftrail.verification.session import fetch
+from prooftrail.verification.scan import Erased, Note, Unread
+from prooftrail.verification.session import UNFIT, ObjectUnread, fetch
 
 
 class _Erase(msgspec.Struct):
@@ -108,26 +107,29 @@ def unexplained(erased: Erased) -> Finding:
 
 def erasures(
     connection: Connection, months: Iterable[date], archive: ArchiveBucket | None, tenants: Collection[str]
-) -> list[Note]:
-    """The erasures that these tenants' logs tell of, wherever the events of them are by now."""
-    found = scan.notes(connection, months, tenants, "privacy.erase")
+) -> tuple[list[Note], list[Unread]]:
+    """The erasures that these tenants' logs tell of, wherever the events of them are by now, and what could not be read."""
+    found, unread = scan.notes(connection, months, tenants, "privacy.erase"), list[Unread]()
     begun = connection.execute(
         "SELECT DISTINCT date_trunc('month', begun_at AT TIME ZONE 'UTC')::date FROM prooftrail.erasure"
     )
     months_of_erasures = {month for (month,) in begun}
     for tenant in tenants:
         for segment in segments.archived(connection, tenant):
-            if segment.month in months_of_erasures and archive is not None:
-                found += _in_object(connection, archive, segment)
-    return found
+            if segment.month in months_of_erasures:
+                try:
+                    found += _in_object(connection, archive, segment)
+                except ObjectUnread as error:
+                    unread.append(error.unread)
+    return found, unread
 
 
-def _in_object(connection: Connection, archive: ArchiveBucket, segment: Segment) -> list[Note]:
+def _in_object(connection: Connection, archive: ArchiveBucket | None, segment: Segment) -> list[Note]:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "segment.parquet")
         if fetch(archive, segment, file) is None:
             return []
-        with suppress(ArchiveMismatch):
+        with suppress(*UNFIT):
             found = scan.cold(connection, [], segment, file, scan.Scope())
             return [note for note in found.notes if note.action == "privacy.erase"]
     return []

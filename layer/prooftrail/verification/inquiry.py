@@ -9,12 +9,13 @@ import msgspec
 from prooftrail import segments
 from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection
+from prooftrail.event import OWN_TENANT
 from prooftrail.verification import explained, forks, rows, scan
 from prooftrail.verification.diagnosis import Place
-from prooftrail.verification.examine import Examiner
+from prooftrail.verification.examine import Examiner, unexamined
 from prooftrail.verification.explained import Erasures, Record
 from prooftrail.verification.findings import Finding
-from prooftrail.verification.scan import Batch, Erased, Note, Suspect
+from prooftrail.verification.scan import Batch, Erased, Note, Suspect, Unread
 from prooftrail.verification.session import NEVER, ColdJob, Desk, Job, Perform, Result, View, snapshot
 from prooftrail.verification.settle import settle
 from prooftrail.verification.signed import Authority
@@ -47,6 +48,10 @@ class Report(msgspec.Struct):
             else:
                 self.more += 1
 
+    def leave(self, reasons: Iterable[str]) -> None:
+        """Keep why something could not be looked at, each reason once."""
+        self.unchecked = list(dict.fromkeys([*self.unchecked, *reasons]))
+
 
 class Inquiry:
     """A verification on its way; `connection` is in autocommit mode, and in a session wherever a view is asked for."""
@@ -56,11 +61,15 @@ class Inquiry:
         connection: Connection,
         authority: Authority | None,
         archive: ArchiveBucket | None,
+        *,
         perform: Perform | None = None,
         deadline: float = NEVER,
+        report: Report | None = None,
     ) -> None:
-        self.report = Report()
+        self.report = report or Report()
         self.walks: list[Walk] = []
+        self.read: set[str] = set()  # objects
+        self.unread: dict[str, Unread] = {}  # by object
         self._connection = connection
         self._authority = authority
         self._archive = archive
@@ -78,7 +87,24 @@ class Inquiry:
             self._gather(job, result)
             progress()
 
-    def look_again(self) -> None:
+    def conclude(self, *, keys_differ: bool = False) -> None:
+        """Give everything that was come upon a name, and where that fails the little that is known of it."""
+        try:
+            self._look_again()
+        finally:
+            if keys_differ or self.has_questions():
+                self._name(keys_differ=keys_differ)
+
+    def _name(self, *, keys_differ: bool) -> None:
+        try:
+            with snapshot(self._connection) as view:
+                self.examine(view, keys_differ=keys_differ)
+        except Exception:
+            self.report.add(walk.broken.finding for walk in self.walks if walk.broken)
+            self.report.add(unexamined(self._suspects))
+            raise
+
+    def _look_again(self) -> None:
         """Look at disputed objects as the manifest names them by now: an erasure may have replaced them since."""
         for last in (False,) * (TRIES - 1) + (True,):
             disputed, self._disputed = self._disputed, []
@@ -101,16 +127,25 @@ class Inquiry:
         self.report.entries += result.entries
         self.report.add(result.findings)
         self.report.more += result.more_suspects
-        self.report.unchecked += [f"{key}: no bucket to read it from" for key in result.unread]
+        self._leave(result.unread)
         self._suspects += result.suspects
         self._doubtful |= set(result.doubtful)
         self._erased += result.erased
         self._notes += result.notes
-        if result.disputed and isinstance(job, ColdJob):
-            self._disputed.append(job)
+        if isinstance(job, ColdJob):
+            if result.disputed:
+                self._disputed.append(job)
+            elif not result.unread:
+                self.read.add(job.segment.object_key)
         for id, seen in result.partly.items():
             earlier = self._partly.get(id, bytes(len(seen)))
             self._partly[id] = bytes(map(int.__add__, earlier, seen))
+
+    def _leave(self, unread: Iterable[Unread]) -> None:
+        """Note objects that could not be read, with the reason that came first."""
+        for item in unread:
+            if self.unread.setdefault(item.segment.object_key, item) is item:
+                self.report.leave([str(item)])
 
     def has_questions(self) -> bool:
         """Whether anything is to be examined."""
@@ -122,7 +157,13 @@ class Inquiry:
         return {id for id, seen in self._partly.items() if seen.count(1) != len(seen)} | self._doubtful
 
     def compare_quarantine(self, records: Sequence[Record]) -> None:
-        """Compare all that is in the quarantine with what our own log says was put there; all logs were scanned."""
+        """Compare all that is in the quarantine with what our own log says was put there; all logs were scanned.
+
+        What the log says may be in an object that was not read; then no record is said to be wrong.
+        """
+        if any(item.segment.tenant == OWN_TENANT for item in self.unread.values()):
+            self.report.leave(["the quarantine: what the log says of it may be in an object that could not be read"])
+            return
         self.report.add(explained.quarantine(records, self._notes, Erasures(self._notes)))
 
     def examine(self, view: View, *, keys_differ: bool = False) -> None:
@@ -138,7 +179,7 @@ class Inquiry:
             self._connection, view.months, self._archive, {id: batches[id] for id in unsettled if id in batches}
         )
         self.report.add(settled.doubled)
-        self.report.unchecked += [f"{key}: no bucket to read it from" for key in settled.unread]
+        self._leave(settled.unread)
         examiner = Examiner(self._connection, view.months, batches, published)
         for broken in breaks:
             findings, suspects = examiner.explain(broken, suspects)
@@ -152,9 +193,13 @@ class Inquiry:
         self.report.erased += len(self._erased) - len(open_questions)
         if open_questions:
             tenants = {erased.tenant for erased in open_questions}
-            others = Erasures(explained.erasures(self._connection, view.months, self._archive, tenants))
+            notes, unread = explained.erasures(self._connection, view.months, self._archive, tenants)
+            self._leave(unread)
+            others, unknown = Erasures(notes), {item.segment.tenant for item in unread}
             self.report.erased += sum(map(others.explain, open_questions))
-            self.report.add(explained.unexplained(erased) for erased in open_questions if not others.explain(erased))
+            unexplained = (erased for erased in open_questions if not others.explain(erased))
+            # The erasure may be told of in an object that was not read; then nothing is said to be gone without one.
+            self.report.add(explained.unexplained(erased) for erased in unexplained if erased.tenant not in unknown)
 
     def _published(self) -> dict[Place, bytes]:
         """Of logs that are not what was signed: the published leaf hashes of the entries that differ."""

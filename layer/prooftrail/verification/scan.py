@@ -93,6 +93,16 @@ class Note(msgspec.Struct, frozen=True):
     metadata: str | None
 
 
+class Unread(msgspec.Struct, frozen=True):
+    """A segment whose object could not be read, and why."""
+
+    segment: Segment
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.segment.object_key}: {self.why}"
+
+
 class Scan(msgspec.Struct):
     """What a scan came upon.
 
@@ -109,7 +119,7 @@ class Scan(msgspec.Struct):
     notes: list[Note] = []
     findings: list[Finding] = []
     disputed: list[Segment] = []  # whose object is not the one that the manifest named in the snapshot
-    unread: list[str] = []  # objects that could not be looked at
+    unread: list[Unread] = []
 
 
 class _Seen:

@@ -24,16 +24,19 @@ from psycopg import sql
 
 from prooftrail import segments
 from prooftrail.archive_bucket import ArchiveBucket
+from prooftrail.aws import AwsUnavailable
 from prooftrail.database import Connection
-from prooftrail.errors import ArchiveMismatch
+from prooftrail.errors import ArchiveMismatch, RetryableError
 from prooftrail.ledger.merkle import Frontier
 from prooftrail.segments import Segment
 from prooftrail.verification import scan
 from prooftrail.verification.findings import Finding
-from prooftrail.verification.scan import Scan, Scope
+from prooftrail.verification.scan import Scan, Scope, Unread
 from prooftrail.verification.walk import Signed, Walk, walk
 
 NEVER = float("inf")
+# What reading an object raises that is not of our archive's form: whoever put it there ends no verification by it.
+UNFIT = (ArchiveMismatch, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class View(NamedTuple):
@@ -115,11 +118,12 @@ class Desk:
 
     def _scan_object(self, view: View, job: ColdJob) -> Scan:
         segment = job.segment
-        if self._archive is None:
-            return Scan(unread=[segment.object_key])
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch, "segment.parquet")
-            sha256 = fetch(self._archive, segment, file)
+            try:
+                sha256 = fetch(self._archive, segment, file)
+            except ObjectUnread as error:  # which says nothing against any other one
+                return Scan(unread=[error.unread])
             if sha256 != segment.object_sha256 and not job.final:
                 return Scan(disputed=[segment])
             found = _scan_file(self._connection, view, job, file) if sha256 else Scan()
@@ -128,18 +132,32 @@ class Desk:
         return found
 
 
-def fetch(archive: ArchiveBucket, segment: Segment, file: Path) -> bytes | None:
-    """Fetch the object that is the place to read; its SHA-256, None where it is not there."""
-    version = archive.find(segment.object_key, segment.object_version)
-    return None if version is None else archive.fetch(segment.object_key, version, file)
+class ObjectUnread(RetryableError):
+    """A segment's object could not be read, so nothing is known of what it holds: it is neither right nor wrong."""
+
+    def __init__(self, segment: Segment, why: str) -> None:
+        self.unread = Unread(segment, why)
+        super().__init__(str(self.unread))
+
+
+def fetch(archive: ArchiveBucket | None, segment: Segment, file: Path) -> bytes | None:
+    """Fetch the object that is the place to read; its SHA-256, None where it is not there. Raises `ObjectUnread`."""
+    if archive is None:
+        raise ObjectUnread(segment, "no bucket to read it from")
+    try:
+        version = archive.find(segment.object_key, segment.object_version)
+        return None if version is None else archive.fetch(segment.object_key, version, file)
+    except AwsUnavailable as error:
+        raise ObjectUnread(segment, str(error)) from error
 
 
 def _scan_file(connection: Connection, view: View, job: ColdJob, file: Path) -> Scan:
     try:
         return scan.cold(connection, view.months, job.segment, file, job.scope)
-    except ArchiveMismatch as error:
+    except UNFIT as error:
+        detail = str(error) if isinstance(error, ArchiveMismatch) else f"expected a segment's columns, got {error!r}"
         return Scan(
-            findings=[Finding(kind="segment", tenant=job.segment.tenant, where=job.segment.object_key, detail=str(error))]
+            findings=[Finding(kind="segment", tenant=job.segment.tenant, where=job.segment.object_key, detail=detail)]
         )
 
 

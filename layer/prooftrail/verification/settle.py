@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,13 +16,12 @@ from psycopg import sql
 from prooftrail import segments
 from prooftrail.archive_bucket import ArchiveBucket
 from prooftrail.database import Connection
-from prooftrail.errors import ArchiveMismatch
 from prooftrail.segments import Segment
 from prooftrail.verification import rows
 from prooftrail.verification.diagnosis import Place
 from prooftrail.verification.findings import Finding
-from prooftrail.verification.scan import Batch
-from prooftrail.verification.session import fetch
+from prooftrail.verification.scan import Batch, Unread
+from prooftrail.verification.session import UNFIT, ObjectUnread, fetch
 
 
 class Settled(NamedTuple):
@@ -29,7 +29,7 @@ class Settled(NamedTuple):
 
     missing: list[Place]
     doubled: list[Finding]
-    unread: list[str]
+    unread: list[Unread]
 
 
 def settle(
@@ -40,13 +40,13 @@ def settle(
     for month in months:
         for place in _in_partition(connection, month, list(batches)):
             whereabouts[place].add(rows.partition(month))
-    unread: list[Segment] = []
+    unread: list[Unread] = []
     for segment in segments.holding(connection, list(batches)):
         for place in _in_object(archive, segment, unread):
             if place.batch in batches and batches[place.batch].tenant == segment.tenant:
                 whereabouts[place].add(segment.object_key)
     # What is not found may be in an object that was not read; then it is not said to be missing.
-    unknown = {segment.tenant for segment in unread}
+    unknown = {item.segment.tenant for item in unread}
     missing = [
         Place(batch.id, position)
         for batch in batches.values()
@@ -55,7 +55,7 @@ def settle(
         if Place(batch.id, position) not in whereabouts
     ]
     doubled = [_doubled(batches[place.batch], place, where) for place, where in whereabouts.items() if len(where) > 1]
-    return Settled(missing, doubled, [segment.object_key for segment in unread])
+    return Settled(missing, doubled, unread)
 
 
 def _in_partition(connection: Connection, month: date, ids: list[int]) -> Iterator[Place]:
@@ -64,17 +64,23 @@ def _in_partition(connection: Connection, month: date, ids: list[int]) -> Iterat
     return (Place(*row) for row in connection.execute(query, [ids]))
 
 
-def _in_object(archive: ArchiveBucket | None, segment: Segment, unread: list[Segment]) -> Iterator[Place]:
+def _in_object(archive: ArchiveBucket | None, segment: Segment, unread: list[Unread]) -> Iterator[Place]:
     from prooftrail import parquet  # loads Arrow
 
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "segment.parquet")
-        if archive is None or fetch(archive, segment, file) is None:
-            unread.append(segment)
+        try:
+            sha256 = fetch(archive, segment, file)
+        except ObjectUnread as error:
+            unread.append(error.unread)
             return
-        with suppress(ArchiveMismatch):  # no Parquet, as the scan of it says: so nothing of it is there
+        if sha256 is None:
+            unread.append(Unread(segment, "it is not there"))
+            return
+        with suppress(*UNFIT):  # as the scan of it says: so nothing of it is there
             for batch in parquet.batches(file):
-                yield from map(Place, batch.column("batch_id").to_pylist(), batch.column("position").to_pylist())
+                columns = (map(operator.index, batch.column(name).to_pylist()) for name in ("batch_id", "position"))
+                yield from map(Place, *columns)
 
 
 def _doubled(batch: Batch, place: Place, where: set[str]) -> Finding:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import msgspec
 
+from prooftrail.aws import AwsUnavailable
 from prooftrail.database import Connection
 from prooftrail.errors import ConfigurationError
 from prooftrail.evidence import Evidence, EvidenceConflict, EvidenceMissing
@@ -50,42 +51,53 @@ class Authority(NamedTuple):
     keys: LogKeys
 
 
-class Published(NamedTuple):
-    """The verified checkpoints of the bucket by tenant, their notes by tenant and size, and what is wrong with others."""
+class OfLog(NamedTuple):
+    """The verified checkpoints of a log, their notes by size, what is wrong with others, and what could not be read.
 
-    signed: dict[str, list[Signed]]
-    notes: dict[tuple[str, int], bytes]
-    findings: list[Finding]
-
-
-def published(authority: Authority, tenants: Iterable[str], *, every: bool) -> Published:
-    """Fetch the last checkpoint of each tenant, or every one of them.
-
-    Raises `AwsUnavailable` where the bucket cannot be reached.
+    Where anything is `unread`, nobody knows whether the log is what was signed.
     """
-    found = Published({}, {}, [])
+
+    signed: list[Signed]
+    notes: dict[int, bytes]
+    findings: list[Finding]
+    unread: list[str]
+
+
+NOTHING_PUBLISHED = OfLog([], {}, [], [])
+
+
+def published(authority: Authority, known: set[str], *, every: bool, others: bool) -> dict[str, OfLog]:
+    """Fetch the last checkpoint of each tenant, or every one of them, from the bucket.
+
+    Of those that are known, and with `others` of those too that PostgreSQL has forgotten.
+    """
+    try:
+        tenants = sorted(known | set(authority.evidence.tenants() if others else ()))
+    except AwsUnavailable as error:  # nor is it worth waiting for each of them
+        return {tenant: OfLog([], {}, [], [_unread(tenant, error)]) for tenant in known}
     with ThreadPoolExecutor(AT_ONCE, "evidence") as pool:
-        for tenant, signed, notes, findings in pool.map(lambda tenant: _of_tenant(authority, tenant, every), tenants):
-            found.signed[tenant] = signed
-            found.notes.update({(tenant, size): note for size, note in notes.items()})
-            found.findings.extend(findings)
+        return dict(zip(tenants, pool.map(lambda tenant: _of_tenant(authority, tenant, every), tenants), strict=True))
+
+
+def _of_tenant(authority: Authority, tenant: str, every: bool) -> OfLog:
+    found = OfLog([], {}, [], [])
+    try:
+        for fetch in _fetches(authority.evidence, tenant, every):
+            _take(found, fetch, tenant, authority.keys)
+    except AwsUnavailable as error:
+        found.unread.append(_unread(tenant, error))
     return found
 
 
-def _of_tenant(authority: Authority, tenant: str, every: bool) -> tuple[str, list[Signed], dict[int, bytes], list[Finding]]:
-    signed: list[Signed] = []
-    notes: dict[int, bytes] = {}
-    findings: list[Finding] = []
-    for fetch in _fetches(authority.evidence, tenant, every):
-        try:
-            note = fetch()
-            if note is not None:
-                checkpoint = _open(note, tenant, authority.keys)
-                signed.append(Signed(checkpoint.size, checkpoint.root, f"evidence bucket, {tenant}/checkpoint"))
-                notes[checkpoint.size] = note
-        except (InvalidNote, EvidenceConflict) as error:
-            findings.append(_finding(tenant, "evidence bucket", str(error)))
-    return tenant, signed, notes, findings
+def _take(found: OfLog, fetch: Callable[[], bytes | None], tenant: str, keys: LogKeys) -> None:
+    try:
+        note = fetch()
+        if note is not None:
+            checkpoint = _open(note, tenant, keys)
+            found.signed.append(Signed(checkpoint.size, checkpoint.root, f"evidence bucket, {tenant}/checkpoint"))
+            found.notes[checkpoint.size] = note
+    except (InvalidNote, EvidenceConflict, EvidenceMissing) as error:
+        found.findings.append(_finding(tenant, "evidence bucket", str(error)))
 
 
 def _fetches(evidence: Evidence, tenant: str, every: bool) -> Iterator[Callable[[], bytes | None]]:
@@ -96,15 +108,12 @@ def _fetches(evidence: Evidence, tenant: str, every: bool) -> Iterator[Callable[
         yield functools.partial(evidence.latest, tenant)
 
 
-def remembered(
-    connection: Connection, tenant: str, from_size: int, authority: Authority | None, notes: Mapping[tuple[str, int], bytes]
-) -> tuple[list[Signed], list[Finding]]:
-    """The checkpoints beyond a size that PostgreSQL has, as far as they are what was signed, and what is wrong with others.
+def remembered(connection: Connection, tenant: str, from_size: int, authority: Authority | None, published: OfLog) -> OfLog:
+    """The checkpoints of a log beyond a size: those `published`, and those that PostgreSQL has, as far as they were signed.
 
-    `notes` are those of the bucket that were fetched. Without an authority, rows are compared with themselves alone.
+    Without an authority, rows are compared with themselves alone.
     """
-    signed: list[Signed] = []
-    findings: list[Finding] = []
+    found = OfLog([*published.signed], published.notes, [], [*published.unread])
     rows = connection.execute(
         "SELECT size, root, note FROM prooftrail.checkpoint WHERE tenant = %s AND size > %s ORDER BY size",
         [tenant, from_size],
@@ -112,15 +121,18 @@ def remembered(
     )
     for size, root, note in rows:
         try:
-            checkpoint = _said(note.encode(), tenant, size, authority, notes.get((tenant, size)))
+            checkpoint = _said(note.encode(), tenant, size, authority, published.notes.get(size))
         except (InvalidNote, EvidenceConflict, EvidenceMissing) as error:
-            findings.append(_finding(tenant, "checkpoint", f"size {size}: {error}"))
+            found.findings.append(_finding(tenant, "checkpoint", f"size {size}: {error}"))
+            continue
+        except AwsUnavailable as error:
+            found.unread.append(_unread(tenant, error))
             continue
         if (checkpoint.size, checkpoint.root) != (size, root):
-            expected, found = f"{checkpoint.size} {checkpoint.root.hex()}", f"{size} {root.hex()}"
-            findings.append(_finding(tenant, "checkpoint", "the row and its note differ", expected, found))
-        signed.append(Signed(checkpoint.size, checkpoint.root, "checkpoint"))
-    return signed, findings
+            expected, row = f"{checkpoint.size} {checkpoint.root.hex()}", f"{size} {root.hex()}"
+            found.findings.append(_finding(tenant, "checkpoint", "the row and its note differ", expected, row))
+        found.signed.append(Signed(checkpoint.size, checkpoint.root, "checkpoint"))
+    return found
 
 
 def _said(note: bytes, tenant: str, size: int, authority: Authority | None, as_published: bytes | None) -> Checkpoint:
@@ -143,6 +155,10 @@ def _open(note: bytes, tenant: str, keys: LogKeys) -> Checkpoint:
     if checkpoint.origin != f"{keys.origin}/{tenant}":
         raise UntrustedNote(f"expected a checkpoint of the log {keys.origin}/{tenant}, got one of {checkpoint.origin!a}")
     return checkpoint
+
+
+def _unread(tenant: str, error: AwsUnavailable) -> str:
+    return f"what was signed of log {tenant}: {error}"
 
 
 def _finding(tenant: str, where: str, detail: str, expected: str | None = None, found: str | None = None) -> Finding:
