@@ -20,5 +20,5 @@ The map, from what people do to what everything rests on; imports point downward
 - ``witness_client``: asks a witness; ``redrive``: dead letters go back under their names
 - ``ledger``: the Merkle log and its proofs, in pure Python
 - ``problem``: an HTTP answer to what went wrong
-- ``aws``, ``settings``, ``telemetry``, ``errors``: at the bottom
+- ``aws``, ``http_client``, ``settings``, ``telemetry``, ``errors``: at the bottom
 """

@@ -198,7 +198,10 @@ class Publisher:
         return signed, [answer for answer in answers if isinstance(answer, WitnessFailed)]
 
     def _cosigned(self, note: Note, old_size: int, prove: Prove, witness: Witness) -> SignatureLine | WitnessFailed:
-        """A witness's line; one that did not answer is left alone for a while, lest each log wait for it anew."""
+        """A witness's line; one that did not answer is left alone for a while, lest each log wait for it anew.
+
+        Whatever a witness sends, and whatever we make of it: no log is left unsigned for that.
+        """
         if time.monotonic() < self._absent_until.get(witness, 0.0):
             return WitnessAbsent(f"witness {witness.key.name} did not answer a moment ago")
         try:
@@ -208,6 +211,8 @@ class Publisher:
             return error
         except WitnessFailed as error:
             return error
+        except Exception as error:  # noqa: BLE001
+            return WitnessFailed(f"witness {witness.key.name}: expected a cosignature, got {error!r}")
 
     def _remember(self, connection: Connection, tenant: str, checkpoint: Checkpoint, signed: bytes) -> None:
         with self._one_at_a_time:

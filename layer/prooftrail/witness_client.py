@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
+from prooftrail import http_client
 from prooftrail.errors import ConfigurationError, RetryableError
+from prooftrail.http_client import Answer, NoAnswer
 from prooftrail.ledger import lines
 from prooftrail.ledger.checkpoint import AddCheckpoint, Checkpoint
 from prooftrail.ledger.lines import InvalidNote
 from prooftrail.ledger.note import COSIGNATURE, Note, SignatureLine, VerifierKey, open_note
 
-TIMEOUT = 3.0  # seconds for a witness to say something
+PATIENCE = 5.0  # seconds for a witness to cosign, asked twice if need be: a log that waits is not signed
 LONGEST_ANSWER = 64 * 1024  # bytes
 
 Prove = Callable[[int], list[bytes]]  # makes the consistency proof from a size to that of the checkpoint
@@ -40,28 +42,24 @@ class Witness(NamedTuple):
         `old_size` is what the witness has probably seen last; one that has seen another size says so and is asked again.
         Raises `WitnessFailed`.
         """
+        deadline = time.monotonic() + PATIENCE
         try:
-            status, answer = self._ask(signed, old_size, prove)
+            status, answer = self._ask(signed, old_size, prove, deadline)
             if status == HTTPStatus.CONFLICT:
-                status, answer = self._ask(signed, self._seen(signed, answer), prove)
+                status, answer = self._ask(signed, self._seen(signed, answer), prove, deadline)
             if status != HTTPStatus.OK:
                 raise WitnessFailed(f"witness {self.key.name}: expected a cosignature, got {status}: {answer[:200]!a}")
             return self._verified(signed, answer)
         except InvalidNote as error:
             raise WitnessFailed(f"witness {self.key.name}: expected a cosignature, got something else: {error}") from error
-        except OSError as error:
-            raise WitnessAbsent(f"witness {self.key.name} at {self.url} does not answer: {error}") from error
+        except NoAnswer as error:
+            raise WitnessAbsent(f"witness {self.key.name} does not answer: {error}") from error
 
-    def _ask(self, signed: Note, old_size: int, prove: Prove) -> tuple[int, bytes]:
+    def _ask(self, signed: Note, old_size: int, prove: Prove, deadline: float) -> Answer:
         body = AddCheckpoint(old_size, prove(old_size), signed.encode()).encode()
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         request = Request(f"{self.url}/add-checkpoint", body, headers)  # noqa: S310 - `read` lets only http and https pass
-        try:
-            with urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-                return answer.status, answer.read(LONGEST_ANSWER)
-        except HTTPError as error:
-            with error:
-                return error.code, error.read(LONGEST_ANSWER)
+        return http_client.ask(request, seconds=deadline - time.monotonic(), longest=LONGEST_ANSWER)
 
     def _seen(self, signed: Note, answer: bytes) -> int:
         """The size of the last checkpoint that the witness has seen."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -16,11 +18,12 @@ import pytest
 
 import checkpoint as checkpoint_function
 import witness as function
-from prooftrail import signing
+from prooftrail import http_client, signing, witness_client
 from prooftrail import witness as module
 from prooftrail.aws import AwsUnavailable
 from prooftrail.errors import ConfigurationError
 from prooftrail.evidence import Evidence
+from prooftrail.http_client import NoAnswer
 from prooftrail.invocation import Context
 from prooftrail.ledger import merkle
 from prooftrail.ledger.checkpoint import AddCheckpoint, Checkpoint
@@ -28,6 +31,7 @@ from prooftrail.ledger.note import COSIGNATURE, Note, SignatureLine, VerifierKey
 from prooftrail.signing import SecretKey
 from prooftrail.witness import Bucket, Refusal, Stored, TooBusy, Witness, read_logs
 from tests.conftest import LogDatabase
+from tests.hostile_http import ANSWERS, redirect, serving
 from tests.integration.conftest import ORIGIN, fresh, seed, signing_secret, verifier_key
 from tests.integration.test_checkpoints import SIGNED, Checkpointing, append, latest, leaves
 from tests.trees import Signer, Tree, numbered_leaves, signed_checkpoint, signed_note
@@ -432,9 +436,9 @@ def test_a_witness_that_does_not_answer_costs_one_wait_and_not_one_for_each_log(
 
     def nobody(request: Any, **_: Any) -> None:
         asked.append(request.full_url)
-        raise TimeoutError("timed out")
+        raise NoAnswer("timed out")
 
-    monkeypatch.setattr("prooftrail.witness_client.urlopen", nobody)
+    monkeypatch.setattr(http_client, "ask", nobody)
     monkeypatch.setattr(checkpoint_function, "LOGS_AT_ONCE", 1)
     monkeypatch.setenv("WITNESSES", f"{WITNESS_KEY} https://witness.example/api")
     for tenant in ("acme", "hooli", "initech"):
@@ -442,6 +446,72 @@ def test_a_witness_that_does_not_answer_costs_one_wait_and_not_one_for_each_log(
     assert checkpointing() == {"entries": 3, **SIGNED}
     assert asked == ["https://witness.example/api/add-checkpoint"]
     assert witnesses_of(evidence, "initech") == [f"{ORIGIN}/initech"]
+
+
+def unwitnessed(evidence: Evidence, checkpointing: Checkpointing, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log is signed in time though no witness cosigned, which is counted."""
+    capsys.readouterr()
+    began = time.monotonic()
+    assert checkpointing() == {"entries": 5, **SIGNED}
+    assert time.monotonic() - began < witness_client.PATIENCE + 2
+    assert witnesses_of(evidence, "acme") == [f"{ORIGIN}/acme"]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["WitnessFailed"] == [1.0]
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
+def test_whatever_a_witness_answers_and_however_slowly_the_checkpoint_is_published_without_it(
+    *,
+    database: LogDatabase,
+    evidence: Evidence,
+    checkpointing: Checkpointing,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: Callable[[], Iterable[bytes]],
+) -> None:
+    monkeypatch.setattr(witness_client, "PATIENCE", 0.5)
+    append(database, "acme", 5)
+    with serving(answer) as place:
+        monkeypatch.setenv("WITNESSES", f"{WITNESS_KEY} http://{place}")
+        unwitnessed(evidence, checkpointing, capsys)
+
+
+def test_a_witness_that_sends_us_to_another_place_is_not_followed(
+    *,
+    database: LogDatabase,
+    evidence: Evidence,
+    witnessed: Checkpointing,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    append(database, "acme", 5)
+    with serving(redirect(f"{server.url}/add-checkpoint")) as place:
+        monkeypatch.setenv("WITNESSES", f"{WITNESS_KEY} http://{place}")
+        unwitnessed(evidence, witnessed, capsys)
+    assert server.asked == 0
+
+
+def test_what_nobody_thought_of_in_one_witness_s_answer_takes_no_other_one_s_line_away(
+    database: LogDatabase,
+    evidence: Evidence,
+    witnessed: Checkpointing,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cosign = witness_client.Witness.cosign
+
+    def cosign_or_fail(witness: witness_client.Witness, *arguments: Any) -> SignatureLine:
+        if witness.key.name == "other.example":
+            raise RuntimeError("a fault of ours")
+        return cosign(witness, *arguments)
+
+    monkeypatch.setattr(witness_client.Witness, "cosign", cosign_or_fail)
+    other = Signer("other.example", COSIGNATURE, seed=5).key
+    monkeypatch.setenv("WITNESSES", f"{other} http://127.0.0.1:1,{os.environ['WITNESSES']}")
+    append(database, "acme", 5)
+    assert witnessed() == {"entries": 5, **SIGNED}
+    assert witnesses_of(evidence, "acme") == [f"{ORIGIN}/acme", NAME]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["WitnessFailed"] == [1.0]
 
 
 FALSE_ANSWERS = {

@@ -6,7 +6,7 @@ import decimal
 import json
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, time
 from typing import Any
 
@@ -24,6 +24,7 @@ from prooftrail.event import Event
 from prooftrail.formats import Accepted, Defaults, RawRecord, Rejected, avro, schema_registry
 from tests.conftest import PROJECT
 from tests.factories import native
+from tests.hostile_http import ANSWERS, serving
 from tests.leaves import LATEST, TEXT
 from tests.registry import Registry, encoded, running
 
@@ -159,10 +160,21 @@ def test_a_registry_that_does_not_say_means_later(registry: Registry, fault: int
 
 
 def test_a_registry_that_is_too_slow_means_later(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema_registry, "TIMEOUT", 0.05)
+    monkeypatch.setattr(schema_registry, "PATIENCE", 0.05)
     registry.delay = 0.5
     with pytest.raises(SchemaRegistryUnavailable):
         read(encoded(1, V1, VALUE | {"ward": "3"}))
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
+def test_a_registry_that_never_comes_to_an_end_means_later(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Iterable[bytes]]
+) -> None:
+    monkeypatch.setattr(schema_registry, "PATIENCE", 0.3)
+    with serving(answer) as place:
+        client = schema_registry.SchemaRegistry(f"http://{place}", lambda: None)
+        with pytest.raises(SchemaRegistryUnavailable, match="/schemas/ids/1"):
+            client.schema(1)
 
 
 def test_a_registry_that_is_not_there_means_later(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

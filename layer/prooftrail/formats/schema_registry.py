@@ -11,19 +11,18 @@ import base64
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from http.client import HTTPException
 from typing import NamedTuple
-from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import msgspec
 
-from prooftrail import aws
+from prooftrail import aws, http_client
 from prooftrail.errors import ConfigurationError, InvalidRecord, SchemaRegistryUnavailable
+from prooftrail.http_client import NoAnswer
 from prooftrail.settings import SchemaRegistrySettings
 
-TIMEOUT = 3.0  # seconds for the registry to say something
+PATIENCE = 3.0  # seconds for the registry to answer a question
 UNKNOWN_SECONDS = 30.0  # for which an id that is unknown is not asked for again
 PAUSE_SECONDS = 1.0  # for which a registry that failed is not asked again
 LONGEST_ANSWER = 10_000_000  # bytes
@@ -113,7 +112,7 @@ class SchemaRegistry:
             raise SchemaRegistryUnavailable(cause)
         try:
             return self._ask(path)
-        except (OSError, HTTPException, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (NoAnswer, msgspec.MsgspecError, UnicodeDecodeError) as error:
             cause = f"the schema registry at {self._url} gave no answer to {path}: {error}"
             self._failed = (self._clock() + PAUSE_SECONDS, cause)
             raise SchemaRegistryUnavailable(cause) from error
@@ -123,14 +122,12 @@ class SchemaRegistry:
         if credentials := self._credentials():
             # Not for whom the registry may send us on to.
             request.add_unredirected_header("Authorization", _basic(*credentials))
-        try:
-            with urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-                return msgspec.json.decode(answer.read(LONGEST_ANSWER), type=_Answer)
-        except HTTPError as error:
-            with error:
-                if error.code == HTTPStatus.NOT_FOUND and _problem(error.read(LONGEST_ANSWER)) in _NOT_FOUND:
-                    raise _NotFound from None
-            raise
+        status, body = http_client.ask(request, seconds=PATIENCE, longest=LONGEST_ANSWER, redirects=True)
+        if status == HTTPStatus.NOT_FOUND and _problem(body) in _NOT_FOUND:
+            raise _NotFound
+        if status != HTTPStatus.OK:
+            raise NoAnswer(f"expected a schema, got status {status}")
+        return msgspec.json.decode(body, type=_Answer)
 
 
 class _NotFound(Exception):
