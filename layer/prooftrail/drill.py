@@ -100,7 +100,7 @@ def logs(connection: Connection) -> list[str]:
     return [tenant for (tenant,) in rows]
 
 
-def hold(
+def run(
     original: Connection, login: str, tenant: str, migrations_in: Path, verify: Callable[[str], list[str]]
 ) -> Iterator[Exercise]:
     """Copy the tenant's log, then tamper with copies of the copy, one way at a time.

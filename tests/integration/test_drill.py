@@ -32,7 +32,7 @@ def test_each_of_twelve_ways_to_tamper_is_found_out_and_the_copy_as_it_is_is_not
             report = verification.verify(connection, Question(tenant="acme"), authority=authority)
             return list(map(str, report.findings))
 
-    exercises = list(drill.hold(database.admin, server_url, "acme", PROJECT / "migrations", verify))
+    exercises = list(drill.run(database.admin, server_url, "acme", PROJECT / "migrations", verify))
     left = database.admin.execute("SELECT count(*) FROM pg_database WHERE datname LIKE 'prooftrail_drill_%'").fetchone()
     assert exercises[0] == ("nothing", [])
     assert [exercise.what for exercise in exercises[1:]] == list(drill.TAMPERS)
@@ -44,4 +44,4 @@ def test_each_of_twelve_ways_to_tamper_is_found_out_and_the_copy_as_it_is_is_not
 def test_a_log_without_a_checkpoint_cannot_be_drilled(database: LogDatabase, server_url: str, ingesting: Ingesting) -> None:
     ingesting(sqs(native(), native()))
     with pytest.raises(drill.NothingToDrill, match="acme"):
-        list(drill.hold(database.admin, server_url, "acme", PROJECT / "migrations", lambda _: []))
+        list(drill.run(database.admin, server_url, "acme", PROJECT / "migrations", lambda _: []))

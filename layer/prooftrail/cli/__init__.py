@@ -30,7 +30,7 @@ app.command()(proofs.proof)
 app.command()(proofs.proof_check)
 app.command()(proofs.bundle)
 app.command()(verify.verify)
-app.command("drill")(verify.hold_drill)
+app.command("drill")(verify.run_drill)
 
 
 @app.command()

@@ -135,7 +135,7 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def hold_drill(
+def run_drill(
     *,
     tenant: Annotated[str, typer.Option(help="Whose log to copy; else the shortest that has a checkpoint.")] = "",
     evidence_bucket: EvidenceName = "",
@@ -151,13 +151,13 @@ def hold_drill(
         if not candidates:
             fail("expected a log with two events in PostgreSQL that a checkpoint covers: send some and wait for a minute")
         archive = ArchiveBucket(archive_bucket) if archive_bucket else None
-        unnoticed = _hold(connection, candidates[0], authority, archive)
+        unnoticed = _run_drill(connection, candidates[0], authority, archive)
     if unnoticed:
         fail(f"not found out: {'; '.join(unnoticed)}")
 
 
-def _hold(connection: Connection, tenant: str, authority: Authority, archive: ArchiveBucket | None) -> list[str]:
-    """Hold the drill and show it; returns the exercises that did not end as they must."""
+def _run_drill(connection: Connection, tenant: str, authority: Authority, archive: ArchiveBucket | None) -> list[str]:
+    """Run the drill and show it; returns the exercises that did not end as they must."""
 
     def look(url: str) -> list[str]:
         with database.connect(DatabaseSettings(database_url=url), PATIENCE) as copy:
@@ -168,7 +168,7 @@ def _hold(connection: Connection, tenant: str, authority: Authority, archive: Ar
     table = Table("what was done to a copy", "findings", "the first of them", title=f"The log of {tenant}")
     unnoticed = []
     with Console(stderr=True).status("tampering"):
-        for what, findings in drill.hold(connection, login, tenant, PROJECT / "migrations", look):
+        for what, findings in drill.run(connection, login, tenant, PROJECT / "migrations", look):
             table.add_row(what, str(len(findings)), findings[0] if findings else "")
             if bool(findings) == (what == drill.NOTHING):
                 unnoticed.append(what)
