@@ -60,6 +60,8 @@ def stop(processes: Iterable[psutil.Process], patience: float) -> None:
     _, alive = psutil.wait_procs(alive, timeout=patience)
     _each(alive, lambda process: process.kill())
     psutil.wait_procs(alive, timeout=5)
+    # psutil has waited for our own children among them, which their Popen does not know before it is asked.
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def _each(processes: list[psutil.Process], action: Callable[[psutil.Process], None]) -> None:

@@ -75,6 +75,7 @@ def test_while_nobody_answers_logging_goes_on_and_all_arrives_afterwards(recorde
     events = [event() for _ in range(100)]
     for each in events:
         client.log(each)
+    assert recorder.attempted.wait(30)
     assert not client.flush(0.05)
     recorder.down = False
     assert client.flush(30)
@@ -89,10 +90,9 @@ def test_in_an_outage_what_is_logged_meanwhile_is_on_the_disk_by_the_next_attemp
     with AuditClient(recorder, spool=tmp_path, interval=0) as client:
         client.log(event())
         assert recorder.attempted.wait(30)
-        with mock.patch("prooftrail_client.spool._datasync") as sync:
+        synced = threading.Event()
+        with mock.patch("prooftrail_client.spool._datasync", side_effect=lambda _file: synced.set()):
             client.log(event())
-            synced = threading.Event()
-            sync.side_effect = lambda _file: synced.set()
             assert synced.wait(30)
         recorder.down = False
 
@@ -338,7 +338,7 @@ def test_an_outage_is_told_of_once_and_its_end_too(
 ) -> None:
     recorder.down = True
     client.log(event())
-    for _ in range(5):
+    while client.stats.retries < 5:
         client.flush(0.02)
     recorder.down = False
     client.flush(30)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prooftrail_client import AuditStorageError
-from prooftrail_client.queues import QueueFull
+from prooftrail_client.queues import QueueFull, Record
 from prooftrail_client.spool import Spool, SpoolLocked
 
 KEY = ("acme", "clinic/records")
@@ -32,18 +32,19 @@ def append(spool: Spool, *texts: str) -> None:
         spool.append(KEY, head(text), True)
 
 
-def read(spool: Spool, most_events: int = 10_000) -> list[tuple[str, int]]:
-    return [
-        (event["message"], event["sequence"])
-        for event in (json.loads(record.payload) for record in spool.read(most_events, 2**30))
-    ]
+def read(spool: Spool) -> list[tuple[str, int]]:
+    return contents(spool.read(10_000, 2**30))
+
+
+def contents(records: list[Record]) -> list[tuple[str, int]]:
+    return [(event["message"], event["sequence"]) for event in (json.loads(record.payload) for record in records)]
 
 
 def read_all(spool: Spool) -> list[tuple[str, int]]:
     """Read and acknowledge until nothing is left."""
     found: list[tuple[str, int]] = []
     while records := spool.read(3, 2**30):
-        found += read(spool, 3)
+        found += contents(records)  # not read again: more may stand there by now
         spool.acknowledge(records[-1])
     return found
 

@@ -58,7 +58,9 @@ def test_events_hot_and_archived_are_proved_through_the_api_and_in_a_bundle(syst
     tile = get(system, f"/log/{Tile(0, 0, checkpoint.size).path}", "application/octet-stream")
     assert tile.headers["Content-Type"] == "application/octet-stream"
     assert root_of(tile.content[start : start + 32] for start in range(0, len(tile.content), 32)) == checkpoint.root
-    assert get(system, "/log/consistency", **{"from": str(checkpoint.size)}).json()["hashes"] == []
+    assert (
+        get(system, "/log/consistency", **{"from": str(checkpoint.size), "to": str(checkpoint.size)}).json()["hashes"] == []
+    )
 
     file = tmp_path / "evidence.zip"
     prooftrail(system, "bundle", "--tenant", TENANT, "--filter", "actor=dr-lee", "-o", str(file))
