@@ -19,11 +19,11 @@ import fastavro
 class Registry:
     """Schemas by number; `asked` holds the paths that were asked for, `fault` what to answer instead of the truth."""
 
-    def __init__(self, port: int = 0, user: str | None = None) -> None:
+    def __init__(self, port: int = 0, user: str | None = None, fault: int | bytes | None = None) -> None:
         self.schemas: dict[int, dict[str, Any]] = {}
         self.subjects: dict[str, int] = {}
         self.asked: list[str] = []
-        self.fault: int | bytes | None = None
+        self.fault = fault
         self.delay = 0.0
         self._user = user
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))

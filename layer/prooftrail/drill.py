@@ -214,7 +214,7 @@ def _swap_rows(copy: Copy) -> None:
 
 def _move_to_another_month(copy: Copy) -> None:
     """The row goes through the parent, which puts it where its new time belongs."""
-    copy.connection.execute("SELECT prooftrail.create_partition((now() + interval '1 month')::date)")
+    copy.connection.execute("SELECT prooftrail.create_partition(((now() + interval '1 month') AT TIME ZONE 'UTC')::date)")
     copy.connection.execute(
         "UPDATE prooftrail.event SET time = now() + interval '1 month' WHERE batch_id = %s AND position = %s",
         [copy.first.batch_id, copy.first.position],
@@ -234,8 +234,14 @@ def _cut_tail(copy: Copy) -> None:
 
 
 def _restore_older_state(copy: Copy) -> None:
-    """As if the second half had never been: batches, events, keys, checkpoints and head are those of an older backup."""
-    _cut(copy, "SELECT max(size) / 2 FROM prooftrail.checkpoint WHERE tenant = %s")
+    """As if the second half had never been, or at least the last batch that was signed for: batches, events, keys,
+    checkpoints and head are those of an older backup.
+    """
+    _cut(
+        copy,
+        "SELECT least(max(checkpoint.size) / 2, max(first_index)) FROM prooftrail.batch JOIN prooftrail.checkpoint "
+        "USING (tenant) WHERE tenant = %s AND first_index < checkpoint.size",
+    )
     copy.connection.execute(
         "DELETE FROM prooftrail.checkpoint USING prooftrail.log "
         "WHERE checkpoint.tenant = log.tenant AND checkpoint.size > log.size"

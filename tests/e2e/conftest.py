@@ -107,12 +107,11 @@ def system() -> Iterator[System]:
     stack = Stack(state)
     stack.down()  # what a killed test run left
     shutil.rmtree(state, ignore_errors=True)
-    environment = stack.up()
-    system = System(stack, environment)
     try:
+        system = System(stack, stack.up())
         yield system
+        system.api.close()
         with system.database() as admin:
             check_log(admin)
     finally:
-        system.api.close()
         stack.down()

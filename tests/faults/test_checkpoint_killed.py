@@ -35,6 +35,7 @@ import json, checkpoint
 from prooftrail import checkpoints
 from prooftrail.invocation import Context
 checkpoints.STEP = 40
+print("begins", flush=True)
 print(json.dumps(checkpoint.handler({}, Context("checkpoint", 300))))
 """
 
@@ -80,15 +81,17 @@ def test_after_every_kill_the_next_run_goes_on_with_the_one_history(
     for _ in range(3 * KILLS):
         ingest(database, chance)
         running = [start(environment), start(environment)]
-        time.sleep(chance.uniform(0.9, 2.2))  # the interpreter alone takes half of it
+        assert [process.stdout.readline() for process in running if process.stdout] == ["begins\n"] * 2
+        time.sleep(chance.uniform(0.05, 1.5))
         kills += sum(process.poll() is None for process in running)
         for process in running:
             process.kill()
             process.communicate()
         published = sum(1 for tenant in TENANTS for _ in evidence.sizes(tenant))
-        if kills >= KILLS:
+        if kills >= KILLS and published:
             break
     print(f"{kills} kills; {published} checkpoints were published between them")
+    assert published
     output, _ = start(environment).communicate()
     summary = json.loads(output.splitlines()[-1])
     assert (summary["waiting"], summary["failed"], summary["refused"]) == ([], [], [])

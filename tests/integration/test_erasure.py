@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -366,9 +367,7 @@ def test_a_duty_to_keep_events_ends(
     result = erase("--actor", PERSON)
     assert result.exit_code == code, result.output
     if code:
-        assert f"a duty to keep events for 2 months, forbids it until {time.year}-" in result.output.replace(
-            "2027", str(time.year)
-        )
+        assert re.search(r"a duty to keep events for 2 months, forbids it until \d{4}-\d\d-\d\d", result.output)
 
 
 def test_holds_are_events_and_name_nobody(database: LogDatabase) -> None:
@@ -400,10 +399,12 @@ def test_a_compliance_lock_refuses_it_before_anything_is_changed(
 ) -> None:
     lock(bucket, "COMPLIANCE")
     ingesting(sqs(of_person(id="cold", time=OLD), of_person(id="hot", time=NEW)))
+    before = datetime.now(UTC)
     archiving()
+    ends = {f"{moment + timedelta(days=2192):%Y-%m-%d}" for moment in (before, datetime.now(UTC))}
     result = erase("--actor", PERSON)
     assert result.exit_code == 2
-    assert f"(COMPLIANCE) keeps it until {datetime.now(UTC) + timedelta(days=2192):%Y-%m-%d}" in result.output
+    assert any(f"(COMPLIANCE) keeps it until {end}" in result.output for end in ends)
     row = database.admin.execute("SELECT actor_id FROM prooftrail.event WHERE id = 'hot'").fetchone()
     assert row == (PERSON,)
     assert_every_leaf_derives(database, bucket)
@@ -563,6 +564,19 @@ def test_the_pages_are_rewritten_once_nobody_can_see_the_old_rows(
     assert run("scrub").output.startswith("rewrote the pages of 2026-10")
     assert_nowhere_in_files(database)
     assert run("scrub").output.startswith("rewrote the pages of no month")
+
+
+def test_a_transaction_that_writes_in_another_database_keeps_old_rows_too(
+    database: LogDatabase, server_url: str, ingesting: Ingesting, run: Callable[..., Any], erase: Callable[..., Any]
+) -> None:
+    ingesting(sqs(of_person()))
+    with psycopg.connect(server_url) as elsewhere:
+        elsewhere.execute("SELECT pg_current_xact_id()")
+        assert erase("--actor", PERSON, "--no-rewrite").exit_code == 0
+        with pytest.raises(erasure.Busy):
+            erasure.scrub(database.admin, patience=0)
+    assert run("scrub").output.startswith("rewrote the pages of 2026-10")
+    assert_nowhere_in_files(database)
 
 
 def test_reads_that_found_nobodys_events_are_erased_from_the_log_of_none(

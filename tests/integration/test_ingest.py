@@ -132,7 +132,7 @@ def test_late_and_future_months_get_their_partition_on_demand(database: LogDatab
     times = ["1999-12-31T23:59:59.999999Z", "2000-01-01T00:00:00Z", "2024-02-29T12:00:00+14:00", "2026-11-21T00:00:00Z"]
     assert ingesting(sqs(*(native(time=time) for time in times))) == []
     partitions = database.admin.execute("SELECT month::text FROM prooftrail.partition_months()").fetchall()
-    assert [month for (month,) in partitions] == ["1999-12-01", "2000-01-01", "2024-02-01", "2026-11-01"]
+    assert {"1999-12-01", "2000-01-01", "2024-02-01", "2026-11-01"} <= {month for (month,) in partitions}
 
 
 def test_a_month_that_was_dropped_since_the_last_batch_is_made_again(database: LogDatabase, ingesting: Ingesting) -> None:

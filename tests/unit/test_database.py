@@ -68,7 +68,7 @@ class TestSecret:
     @pytest.mark.parametrize(
         ("value", "words"),
         [
-            ('{"prooftrail_query": "two"}', "expected a password for 'prooftrail_ingest', got keys"),
+            ('{"prooftrail_query": "hush-hush"}', "expected a password for 'prooftrail_ingest', got keys"),
             ('{"username": "master"}', "expected a password for 'prooftrail_ingest', got keys"),
             ("plain-password", "expected a JSON object of log-in data"),
             ('["list"]', "expected a JSON object of log-in data"),
@@ -79,7 +79,7 @@ class TestSecret:
     ) -> None:
         with pytest.raises(ConfigurationError, match=words) as caught:
             database.login(self.settings(secret(value)))
-        assert "two" not in str(caught.value)
+        assert "hush-hush" not in str(caught.value)
         assert "plain-password" not in str(caught.value)
 
     def test_that_cannot_be_read_now_is_an_outage_that_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,10 @@ def scrub(connection: Connection, patience: float = PATIENCE) -> list[date]:
 
 
 def _wait_for_older_transactions(connection: Connection, patience: float) -> None:
-    """Wait for every transaction that may still see old rows: VACUUM FULL would copy these for it."""
+    """Wait for every transaction that may still see old rows: VACUUM FULL would copy these for it.
+
+    One that writes counts in whichever database of the server it is, for a snapshot goes back to the oldest of them all.
+    """
     deadline = time.monotonic() + patience
     row = connection.execute("SELECT pg_current_xact_id()::xid::text").fetchone()
     assert row is not None
@@ -53,10 +56,12 @@ def _wait_for_older_transactions(connection: Connection, patience: float) -> Non
         older = connection.execute(
             """
             SELECT FROM pg_stat_activity
-            WHERE pid <> pg_backend_pid() AND (datname IS NULL OR datname = current_database())
-                AND greatest(age(backend_xmin), age(backend_xid)) > age(%s::xid)
+            WHERE pid <> pg_backend_pid() AND (
+                age(backend_xid) > age(%(now)s::xid)
+                OR (datname IS NULL OR datname = current_database()) AND age(backend_xmin) > age(%(now)s::xid)
+            )
             """,
-            row,
+            {"now": row[0]},
         )
         if older.fetchone() is None:
             return
