@@ -16,6 +16,7 @@ from tests.publishing import ORIGIN, Publishing
 Ingesting = Callable[..., list[str]]
 
 
+@pytest.mark.xdist_group("drill")  # one after the other: what a drill leaves on the server is counted
 @pytest.mark.parametrize("batches", [1, 4])
 def test_each_of_twelve_ways_to_tamper_is_found_out_and_the_copy_as_it_is_is_not(
     database: LogDatabase, server_url: str, ingesting: Ingesting, publishing: Publishing, batches: int
