@@ -30,11 +30,6 @@ Archiving = Callable[..., dict[str, Any]]
 TODAY = date(2026, 11, 21)
 
 
-@pytest.fixture(autouse=True)
-def _old_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RETENTION_MONTHS", "12")
-
-
 def download(bucket: str, to: Path) -> Path:
     s3 = boto3.client("s3")
     for item in s3.list_objects_v2(Bucket=bucket).get("Contents", []):

@@ -196,8 +196,8 @@ class Inquiry:
             notes, unread = explained.erasures(self._connection, view.months, self._archive, tenants)
             self._leave(unread)
             others, unknown = Erasures(notes), {item.segment.tenant for item in unread}
-            self.report.erased += sum(map(others.explain, open_questions))
-            unexplained = (erased for erased in open_questions if not others.explain(erased))
+            unexplained = [erased for erased in open_questions if not others.explain(erased)]
+            self.report.erased += len(open_questions) - len(unexplained)
             # The erasure may be told of in an object that was not read; then nothing is said to be gone without one.
             self.report.add(explained.unexplained(erased) for erased in unexplained if erased.tenant not in unknown)
 
